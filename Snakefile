@@ -1,0 +1,123 @@
+"""What makes what in a run.
+
+`./run_all.sh` writes the plan (which models, with which parameters, on which data) into the run folder and calls
+Snakemake there, twice: first for the rule `models`, where one model's failure does not stop the others, then for the
+rule `report`, over whatever is there. The state of a training lies in `.training/` and is no output, because Snakemake
+deletes outputs before it runs a rule again.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from fer_utils.provenance import code_hash
+
+configfile: "plan.json"
+
+PYTHON = sys.executable
+ROOT = Path(workflow.basedir)
+NOTEBOOKS = ROOT / "notebooks"
+PLAN = {(entry["model"], str(entry["seed"])): entry for entry in config["models"]}
+
+# What the results depend on is hashed without comments and docstrings: to mend a sentence is no reason to train.
+DATA_CODE = ["constants", "data", "fingerprint", "pixels", "readers", "reference", "synthetic"]
+MODEL_CODE = [
+    *DATA_CODE, "augmentation", "callbacks", "diagrams", "macro", "metrics", "pipeline", "splits", "state", "training",
+    "weights",
+]
+FINDINGS_CODE = [
+    "claims", "constants", "diagrams", "evidence", "figures", "metrics", "plots", "results", "rules", "statistics",
+    "summary",
+]
+MODEL_FILES = ["history.csv", "predictions.parquet", "metrics.json", "architecture.json", "summary.txt", "run.json"]
+
+
+def finished(name):
+    """The files of this name that the planned models left; those that failed have none."""
+    places = [f"{model}/seed-{seed}" for model, seed in PLAN]
+    return [f"{place}/{name}" for place in places if Path(place, "run.json").exists()]
+
+
+def failures():
+    """What is known of the planned models that failed, so that the report is made again when that changes."""
+    return [path.read_text(encoding="utf-8") for path in sorted(Path("failed").glob("*.json"))]
+
+
+wildcard_constraints:
+    model="[A-Za-z0-9_]+",
+    seed="[0-9]+",
+
+
+rule models:
+    input:
+        "dataset/dataset.json",
+        "methods/notebook.ipynb",
+        [f"{model}/seed-{seed}/run.json" for model, seed in PLAN],
+
+
+rule dataset:
+    input:
+        NOTEBOOKS / "01_dataset.ipynb",
+    output:
+        "dataset/notebook.ipynb",
+        "dataset/dataset.json",
+        "dataset/images.parquet",
+    params:
+        data=config["data_sha256"],
+        code=code_hash([*DATA_CODE, "audit"]),
+    shell:
+        "{PYTHON:q} -m fer_utils.execution dataset"
+
+
+rule methods:
+    input:
+        NOTEBOOKS / "06_methods.ipynb",
+    output:
+        "methods/notebook.ipynb",
+    shell:
+        "{PYTHON:q} -m fer_utils.execution methods"
+
+
+rule model:
+    input:
+        lambda wildcards: NOTEBOOKS / PLAN[wildcards.model, wildcards.seed]["notebook"],
+    output:
+        expand("{{model}}/seed-{{seed}}/{name}", name=["notebook.ipynb", *MODEL_FILES]),
+    params:
+        parameters=lambda wildcards: json.dumps(PLAN[wildcards.model, wildcards.seed]["parameters"], sort_keys=True),
+        data=config["data_sha256"],
+        code=code_hash(MODEL_CODE),
+    threads: max(1, workflow.cores // config["jobs"])
+    shell:
+        "{PYTHON:q} -m fer_utils.execution {wildcards.model} {wildcards.seed} --threads {threads}"
+
+
+rule findings:
+    input:
+        NOTEBOOKS / "07_findings.ipynb",
+        ROOT / "fer_utils" / "claims.yaml",
+        "dataset/dataset.json" if Path("dataset/dataset.json").exists() else [],
+        [finished(name) for name in MODEL_FILES],
+    output:
+        "findings/notebook.ipynb",
+        "claims.csv",
+    params:
+        code=code_hash(FINDINGS_CODE),
+        failures=failures(),
+    shell:
+        "{PYTHON:q} -m fer_utils.execution findings"
+
+
+rule report:
+    input:
+        "findings/notebook.ipynb",
+        [f"{name}/notebook.ipynb" for name in ("dataset", "methods") if Path(name, "notebook.ipynb").exists()],
+        finished("notebook.ipynb"),
+        sorted((ROOT / "fer_utils" / "template").iterdir()),
+    output:
+        "report.html",
+    params:
+        code=code_hash(["report"]),
+        failures=failures(),
+    shell:
+        "{PYTHON:q} -m fer_utils.report ."

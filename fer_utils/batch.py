@@ -1,0 +1,294 @@
+"""The batch run behind ``./run_all.sh``: choose profile, data and models, write the plan, call Snakemake."""
+
+import argparse
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from fer_utils.errors import ConfigError, FerError
+from fer_utils.files import write_json, write_text
+from fer_utils.paths import project_root
+from fer_utils.planning import make_plan, read_config
+from fer_utils.results import read_json, read_run
+
+DESCRIPTION = """\
+Reproduce the study: notebooks in, one HTML report out. Called again, it goes on where it stopped, and does nothing
+where nothing changed."""
+
+EPILOG = """\
+other calls:
+  ./run_all.sh test       run the tests
+  ./run_all.sh lab        open the notebooks in JupyterLab, on this machine only
+  ./run_all.sh report     make the figures and the report again from a run's files, without training
+                          (takes --out DIR; without it, the newest run)
+Options after -- go to Snakemake as they are, for example: ./run_all.sh --jobs 8 -- --executor slurm"""
+
+
+def make_parser():
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="./run_all.sh",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    profiles = [*read_config()["profiles"], "auto"]
+    parser.add_argument(
+        "--profile",
+        default="auto",
+        choices=profiles,
+        help="smoke: plumbing only; quick: real data, shortened; paper: the thesis's setting; auto (default): "
+        "paper with a GPU, else quick, and smoke on synthetic data",
+    )
+    parser.add_argument(
+        "--data",
+        default="auto",
+        metavar="auto|synthetic|kaggle|PATH",
+        help="auto (default) looks at FER2013_DATA, data/, Kaggle, and falls back to drawn faces; PATH is a zip, "
+        "a folder or a CSV",
+    )
+    parser.add_argument(
+        "--models", metavar="A,B", help="entries of config.yaml, or all; default: the thesis's four"
+    )
+    parser.add_argument("--seeds", default="0", metavar="0,1", help="random seeds (default 0)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="models trained at once (default 1)")
+    parser.add_argument("--kernel", default="fer2013", metavar="NAME", help="Jupyter kernel for the notebooks")
+    parser.add_argument("--out", metavar="DIR", help="run folder; default: results/PROFILE-DATA")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a notebook's parameter; may be given several times",
+    )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="copy the run's figures to figures/ of the project, with their origin",
+    )
+    return parser
+
+
+def write_plan(out, plan):
+    """Write ``plan.json``, unless the one that is there says the same but for the date."""
+    volatile = ("command", "created", "git")
+
+    def lasting(value):
+        return {name: value[name] for name in value if name not in volatile}
+
+    before = read_json(out / "plan.json")
+    if not before or lasting(before) != lasting(plan):
+        write_json(out / "plan.json", plan)
+
+
+def hold(out):
+    """Take the run folder for this process and the Snakemake that it starts.
+
+    The lock is one of the system's own: it ends with the last process that holds it, however that ended.
+
+    Returns
+    -------
+    file
+        To be passed on to child processes.
+
+    Raises
+    ------
+    ConfigError
+        If another run is at work there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = open(out / ".lock", "a")  # noqa: SIM115 - it stays open as long as this process lives
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ConfigError(
+            f"{out}: another run is at work in this folder; wait for it or give another --out"
+        ) from None
+    return lock
+
+
+def snakemake(out, rule, plan, lock, extra=()):
+    """Call Snakemake in the run folder.
+
+    Returns
+    -------
+    int
+        Its exit status.
+    """
+    base = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(project_root() / "Snakefile"),
+        "--directory",
+        str(out),
+    ]
+    locks = out / ".snakemake" / "locks"
+    if locks.is_dir() and any(locks.iterdir()):
+        # We hold the folder, so that whoever left these is gone.
+        subprocess.run([*base, "--unlock", "--quiet", "all"], capture_output=True, pass_fds=[lock.fileno()])
+    command = [
+        *base,
+        rule,
+        "--cores",
+        str(max(os.cpu_count(), plan["jobs"])),
+        "--keep-going",
+        "--rerun-incomplete",
+        *extra,
+    ]
+    # The jobs' own lines go to the terminal; what Snakemake says about them is kept for when something fails.
+    with open(out / "snakemake.log", "a", encoding="utf-8") as log:
+        start = log.tell()
+        status = subprocess.run(command, pass_fds=[lock.fileno()], stderr=log).returncode
+    if status:
+        said = (out / "snakemake.log").read_text(encoding="utf-8", errors="replace")[start:]
+        errors = [line for line in said.splitlines() if re.search(r"error|exception", line, re.IGNORECASE)]
+        print(
+            f"Snakemake ended with status {status}:",
+            *errors[:5],
+            f"All of it: {out / 'snakemake.log'}",
+            sep="\n  ",
+        )
+    return status
+
+
+def finish(out):
+    """Print what came out of a run; return the exit status."""
+    run = read_run(out)
+    report = out / "report.html"
+    for result in run.models:
+        scored = result.metrics["best"][result.final_part]
+        print(
+            f"  {result.label} (seed {result.seed}): accuracy {scored['accuracy']:.3f}, macro F1 "
+            f"{scored['macro_f1']:.3f} on {scored['n']:,} images ({result.final_part})"
+        )
+    missing = len(run.plan["models"]) - len(run.models)
+    for failure in run.failures:
+        print(f"  FAILED: {failure['label']} (seed {failure['seed']}): {failure['error']}")
+    if run.models and (run.models[0].record["synthetic"] or run.models[0].record["shortened"]):
+        kind = "synthetic data" if run.models[0].record["synthetic"] else "a shortened run"
+        print(f"  These come from {kind} and are no results.")
+    if not report.exists():
+        print(f"No report was made; see the messages above")
+        return 1
+    if missing:
+        print(f"{missing} of {len(run.plan['models'])} trainings are missing; the same command tries them again.")
+    print(f"Report: {report}")
+    return 1 if missing else 0
+
+
+def publish(out):
+    """Copy a run's figures to ``figures/``, with a note that says what made them.
+
+    Raises
+    ------
+    ConfigError
+        If the run is on synthetic data or a smoke run.
+    """
+    run = read_run(out)
+    if run.plan["profile"] == "smoke" or run.plan["data_variant"] == "synthetic":
+        raise ConfigError("--publish: a smoke run or synthetic data make no figures worth publishing")
+    target = project_root() / "figures"
+    for old in target.glob("*"):
+        if old.suffix in (".svg", ".png", ".csv"):
+            old.unlink()
+    for path in sorted((out / "figures").glob("*")):
+        shutil.copyfile(path, target / path.name)
+    shutil.copyfile(out / "claims.csv", target / "claims.csv")
+    git = run.plan["git"]
+    models = [f"{m.label} (seed {m.seed}, initial weights: {m.record['weights']['used']})" for m in run.models]
+    lines = [
+        "# Published figures",
+        "",
+        f"Made by `{run.plan['command']}`, copied here with `--publish`.",
+        "",
+        f"- profile: {run.plan['profile']} ({run.plan['about']})",
+        f"- data: {run.plan['data_variant']}, fingerprint `{run.plan['data_sha256']}`",
+        f"- commit: `{git['commit']}`{' with uncommitted changes' if git['dirty'] else ''}",
+        f"- device: {', '.join(sorted({m.record['device']['kind'] for m in run.models}))}",
+        f"- models: {'; '.join(models)}",
+        "",
+    ]
+    write_text(target / "README.md", "\n".join(lines))
+    print(f"Published: {target}")
+
+
+def newest_run():
+    """Return the run folder whose plan was written last.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    plans = sorted((project_root() / "results").glob("*/plan.json"), key=os.path.getmtime)
+    if not plans:
+        raise ConfigError("there is no run under results/ yet; ./run_all.sh makes one")
+    return plans[-1].parent
+
+
+def make_report(arguments):
+    """Make figures and report of a run again, without training: ``./run_all.sh report``."""
+    parser = argparse.ArgumentParser(prog="./run_all.sh report", allow_abbrev=False)
+    parser.add_argument("--out", metavar="DIR", help="run folder; default: the newest under results/")
+    parser.add_argument("--publish", action="store_true", help="copy the figures to figures/ of the project")
+    options = parser.parse_args(arguments)
+    out = Path(options.out).expanduser().absolute() if options.out else newest_run()
+    plan = read_json(out / "plan.json")
+    if not plan:
+        raise ConfigError(f"{out}: no plan.json, so that this is no run folder; ./run_all.sh makes one")
+    lock = hold(out)
+    # What is there is taken as it is: no model is trained, whatever has changed since.
+    snakemake(out, "report", plan, lock, ["--forcerun", "findings", "--allowed-rules", "findings", "report"])
+    status = finish(out)
+    if options.publish:
+        publish(out)
+    return status
+
+
+def make_run(arguments):
+    """Run the workflow: ``./run_all.sh`` with options."""
+    command = shlex.join(["./run_all.sh", *arguments])
+    extra = []
+    if "--" in arguments:
+        place = arguments.index("--")
+        arguments, extra = arguments[:place], arguments[place + 1 :]
+    options = make_parser().parse_args(arguments)
+    plan, out = make_plan(options, command, on_message=lambda line: print(line, flush=True))
+    lock = hold(out)
+    write_plan(out, plan)
+    snakemake(out, "models", plan, lock, extra)
+    if snakemake(out, "report", plan, lock, extra):
+        print("The report could not be made.")
+    status = finish(out)
+    if options.publish:
+        publish(out)
+    return status
+
+
+def main(arguments=None):
+    """Run the command line; errors of ours are a line, not a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments[:1] == ["report"]:
+            return make_report(arguments[1:])
+        return make_run(arguments)
+    except FerError as error:
+        print(f"run_all.sh: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped. Nothing that was finished is lost: the same command goes on where this one stopped.")
+        return 130
+
+
+if __name__ == "__main__":
+    # The plan is printed in the order in which it is made, also into a file.
+    sys.stdout.reconfigure(line_buffering=True)
+    sys.exit(main())

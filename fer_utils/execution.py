@@ -1,0 +1,167 @@
+"""One notebook of a planned run, executed headless: a job of the workflow.
+
+Run as ``python -m fer_utils.execution dataset|methods|findings|MODEL SEED`` in the run folder. papermill executes
+a copy under ``.training/``, so that a job that is killed leaves no half of a result, and moves it into place at the
+end. Meanwhile the job says how far the whole run is.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from fer_utils.files import write_json
+from fer_utils.paths import project_root
+from fer_utils.progress import Watch, duration, name_of, say
+from fer_utils.results import read_json
+
+#: The notebooks that are not a model's, by the name of their folder in a run.
+CHAPTERS = {"dataset": "01_dataset.ipynb", "methods": "06_methods.ipynb", "findings": "07_findings.ipynb"}
+
+
+@contextmanager
+def quiet(log):
+    """Send what this process and its children write to the standard error into a file.
+
+    The kernel inherits it, and TensorFlow's C++ notices there are many; what a notebook prints is in the notebook.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def execute(notebook, target, parameters, kernel, work):
+    """Execute a notebook with papermill.
+
+    Parameters
+    ----------
+    notebook : Path
+        The source.
+    target : Path
+        Where the executed notebook goes when all of it has run.
+    parameters : dict
+        Parameters by name.
+    kernel : str
+        Name of the Jupyter kernel.
+    work : Path
+        Where the copy lies while it runs, and stays if it fails.
+
+    Raises
+    ------
+    papermill.PapermillExecutionError
+        If a cell fails.
+    """
+    import papermill
+
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with quiet(work.with_suffix(".log")):
+        papermill.execute_notebook(
+            notebook,
+            work,
+            parameters=parameters,
+            kernel_name=kernel,
+            progress_bar=False,
+            cwd=project_root(),
+            start_timeout=300,
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(work, target)
+
+
+def plain(text):
+    """Strip the colours from a traceback."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def run_chapter(plan, out, chapter):
+    """Execute the dataset's, the methods' or the findings' notebook."""
+    parameters = {"out": str(out)}
+    if chapter == "dataset":
+        parameters |= {"data": plan["data_path"], "profile": plan["profile"]}
+    execute(
+        project_root() / "notebooks" / CHAPTERS[chapter],
+        out / chapter / "notebook.ipynb",
+        parameters,
+        plan["kernel"],
+        out / ".training" / chapter / "notebook.ipynb",
+    )
+
+
+def run_model(plan, out, entry, threads):
+    """Execute a model's notebook; if it fails, leave a record of why and return False."""
+    place = f"{entry['model']}/seed-{entry['seed']}"
+    folder = out / ".training" / place
+    failed = out / "failed" / f"{place.replace('/', '-')}.json"
+    failed.unlink(missing_ok=True)
+    (folder / "progress.json").unlink(missing_ok=True)
+    say(f"{name_of(entry)}: begins")
+    started = time.monotonic()
+    watch = Watch(plan, out, entry)
+    watch.start()
+    try:
+        execute(
+            project_root() / "notebooks" / entry["notebook"],
+            out / place / "notebook.ipynb",
+            entry["parameters"] | {"out": str(out), "threads": threads},
+            plan["kernel"],
+            folder / "notebook.ipynb",
+        )
+    except Exception as error:
+        # papermill's own error carries the cell's; a kernel that died or is not there raises others.
+        message = plain(f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}")
+        if type(error).__name__ == "DeadKernelError":
+            message = "the kernel died; most often there was not enough memory"
+        record = {
+            "model": entry["model"],
+            "seed": entry["seed"],
+            "label": entry["label"],
+            "error": message,
+            "traceback": plain("\n".join(getattr(error, "traceback", None) or [str(error)])),
+            "notebook": entry["notebook"],
+        }
+        shutil.rmtree(out / place, ignore_errors=True)
+        write_json(failed, record)
+        say(f"{name_of(entry)}: FAILED: {message}")
+        say(f"  the notebook up to there: {folder / 'notebook.ipynb'}")
+        return False
+    finally:
+        watch.over.set()
+    score = read_json(out / place / "metrics.json")["best"]["test"]["accuracy"]
+    say(f"{name_of(entry)}: done in {duration(time.monotonic() - started)}, test accuracy {score:.3f}")
+    return True
+
+
+def main(arguments=None):
+    """Execute the job that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m fer_utils.execution", description=__doc__)
+    parser.add_argument("name", help="dataset, methods, findings, or a model of the plan")
+    parser.add_argument("seed", nargs="?", type=int)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args(arguments)
+    # Snakemake ends jobs with SIGTERM: as an exception it reaches papermill, which then ends the kernel.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    out = Path.cwd()
+    plan = json.loads((out / "plan.json").read_text(encoding="utf-8"))
+    if options.name in CHAPTERS:
+        say(f"{options.name}: begins")
+        run_chapter(plan, out, options.name)
+        return 0
+    entry = next(e for e in plan["models"] if (e["model"], e["seed"]) == (options.name, options.seed))
+    return 0 if run_model(plan, out, entry, options.threads) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

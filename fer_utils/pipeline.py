@@ -1,0 +1,59 @@
+"""From arrays to shuffled, augmented batches, the same ones whether or not a training was interrupted."""
+
+import math
+
+import tensorflow as tf
+
+from fer_utils import augmentation
+from fer_utils.constants import CLASSES
+
+
+def steps_per_epoch(n_images, batch_size):
+    """Batches in an epoch; the last may be smaller."""
+    return math.ceil(n_images / batch_size)
+
+
+def training_batches(images, labels, *, batch_size, seed, settings, first_epoch, epochs):
+    """Batches for ``Model.fit`` from one epoch to the last.
+
+    Order and augmentation depend on (seed, epoch, batch) alone, so a training that goes on at epoch 7 sees what it
+    would have seen without the interruption.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, 48, 48)
+        Training images.
+    labels : ndarray of int, shape (n,)
+        Labels in 0..6.
+    batch_size : int
+        Images in a batch.
+    seed : int
+        Random seed.
+    settings : dict
+        Augmentation, see `fer_utils.augmentation.check`.
+    first_epoch, epochs : int
+        The first epoch to give (from 0) and the number after the last.
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of float32 images (b, 48, 48, 1) in 0..255 and float32 one-hot labels (b, 7).
+    """
+    settings = augmentation.check(settings)
+    with tf.device("CPU"):
+        pixels = tf.constant(images)[..., tf.newaxis]
+        targets = tf.one_hot(labels, len(CLASSES))
+
+    def one_epoch(epoch):
+        epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, 2013]), tf.cast(epoch, tf.int32))
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(labels)), epoch_seed)
+
+        def batch(step, index):
+            step_seed = tf.random.experimental.stateless_fold_in(epoch_seed, tf.cast(step + 1, tf.int32))
+            chosen = tf.cast(tf.gather(pixels, index), tf.float32)
+            return augmentation.augment(chosen, step_seed, settings), tf.gather(targets, index)
+
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
+        return batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+
+    return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,373 @@
+"""The plan of a run: which models, with which parameters, on which data, and how long that will take."""
+
+import os
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from fer_utils import data as datasets
+from fer_utils import provenance, splits
+from fer_utils.errors import ConfigError
+from fer_utils.paths import project_root
+from fer_utils.progress import duration
+from fer_utils.results import read_json
+
+#: Parameters that options of the command set; ``--set`` refuses them and names the option.
+RESERVED = {
+    "model": "--models",
+    "label": "--models",
+    "notebook": "--models",
+    "seed": "--seeds",
+    "data": "--data",
+    "out": "--out",
+    "profile": "--profile",
+    "threads": "--jobs",
+}
+
+#: How many times faster than two CPU cores a GPU is taken to be until a run has been timed on it. A guess.
+GPU_SPEED = 40
+
+#: Seconds that a notebook takes beside training and predicting: starting, building the network, saving.
+OVERHEAD = 20
+
+
+def read_config():
+    """Read ``config.yaml``."""
+    return yaml.safe_load((project_root() / "config.yaml").read_text(encoding="utf-8"))
+
+
+def choose_models(config, names):
+    """Return the entries' names that ``--models`` asks for.
+
+    Raises
+    ------
+    ConfigError
+        If one is not in the configuration.
+    """
+    if names is None:
+        return config["default_models"]
+    chosen = list(config["models"]) if names == "all" else list(dict.fromkeys(filter(None, names.split(","))))
+    unknown = [name for name in chosen if name not in config["models"]]
+    if unknown or not chosen:
+        raise ConfigError(
+            f"--models {names}: unknown {', '.join(unknown) or 'choice'}; "
+            f"config.yaml has {', '.join(config['models'])}"
+        )
+    return chosen
+
+
+def choose_seeds(text):
+    """Return the seeds that ``--seeds`` gives, as whole numbers without repetition."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ConfigError(f"--seeds {text}: expected whole numbers, 0 or more, with commas: 0,1,2")
+    return list(dict.fromkeys(int(seed) for seed in text.split(",")))
+
+
+def notebook_parameters(notebook):
+    """Return a notebook's parameters as papermill reads them: name to default value.
+
+    Raises
+    ------
+    ConfigError
+        If the notebook does not exist or has no parameters.
+    """
+    # papermill takes a second to import, and `--help` needs none of it.
+    from papermill.inspection import inspect_notebook
+
+    path = project_root() / "notebooks" / notebook
+    if not path.is_file():
+        raise ConfigError(f"config.yaml names the notebook {notebook}, and {path} is not there")
+    found = inspect_notebook(path)
+    if not found:
+        raise ConfigError(f"{path}: no cell is tagged 'parameters'; copy the one of another model's notebook")
+    return {name: yaml.safe_load(entry["default"].replace("True", "true")) for name, entry in found.items()}
+
+
+def typed(name, text, default):
+    """Read the value of ``--set`` as the type of the parameter's default.
+
+    Raises
+    ------
+    ConfigError
+        If it does not fit.
+    """
+    kind = type(default)
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        return kind(text)
+    except (KeyError, ValueError):
+        raise ConfigError(
+            f"--set {name}={text}: expected a value of type {kind.__name__}, as {default!r}"
+        ) from None
+
+
+def read_settings(pairs, known):
+    """Split ``NAME=VALUE`` settings and check the names.
+
+    Parameters
+    ----------
+    pairs : list of str
+        What ``--set`` gave.
+    known : dict of str to dict
+        Parameters and their defaults per notebook.
+
+    Returns
+    -------
+    dict of str to str
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown to every notebook of the run, or set by another option.
+    """
+    names = sorted({name for parameters in known.values() for name in parameters} - set(RESERVED))
+    settings = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {pair}: expected NAME=VALUE")
+        if name in RESERVED:
+            raise ConfigError(f"--set {name}: use {RESERVED[name]} for that")
+        if name not in names:
+            raise ConfigError(
+                f"--set {name}: no such parameter in the notebooks of this run; known: {', '.join(names)}"
+            )
+        settings[name] = value
+    return settings
+
+
+def resolve_parameters(config, profile, model, settings, defaults):
+    """Return the parameters of one model: the notebook's, the profile's, the entry's, ``--set``, in that order.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration names a parameter that the notebook does not have.
+    """
+    entry, chosen = config["models"][model], config["profiles"][profile]
+    layers = {
+        f"profile {profile}": chosen.get("parameters") or {},
+        f"model {model}": entry.get("parameters") or {},
+        f"profile {profile}, model {model}": (chosen.get("models") or {}).get(model, {}),
+    }
+    resolved = dict(defaults)
+    for origin, layer in layers.items():
+        unknown = sorted(set(layer) - set(defaults))
+        if unknown:
+            raise ConfigError(
+                f"config.yaml, {origin}: {entry['notebook']} has no parameter {', '.join(unknown)}; "
+                f"it has {', '.join(defaults)}"
+            )
+        resolved |= layer
+    resolved |= {name: typed(name, value, defaults[name]) for name, value in settings.items() if name in defaults}
+    return resolved | {"model": model, "label": entry["label"], "notebook": entry["notebook"], "profile": profile}
+
+
+def has_gpu():
+    """Whether ``nvidia-smi`` answers and lists a GPU."""
+    try:
+        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return answer.returncode == 0 and "GPU" in answer.stdout
+
+
+def choose_profile(asked, synthetic, gpu):
+    """Return the profile and why.
+
+    Parameters
+    ----------
+    asked : str
+        What ``--profile`` says.
+    synthetic : bool
+        Whether the data are the drawn faces.
+    gpu : bool
+        Whether there is a GPU.
+    """
+    if asked != "auto":
+        return asked, "as asked"
+    if synthetic:
+        return "smoke", "the data are synthetic, so that no training is worth its time"
+    return ("paper", "there is a GPU") if gpu else ("quick", "there is no GPU (nvidia-smi does not answer)")
+
+
+def data_name(fingerprint):
+    """Name the data in the name of a run folder; a copy that is not the known FER2013 carries its fingerprint."""
+    names = {"fer2013-kaggle-jpeg": "fer2013", "fer2013-csv-lossless": "fer2013-csv", "synthetic": "synthetic"}
+    variant = fingerprint["variant"]
+    return names.get(variant, f"{variant}-{fingerprint['sha256'][:8]}")
+
+
+def estimate(entry, parameters, dataset, device, seen):
+    """Seconds that a training will take.
+
+    Parameters
+    ----------
+    entry : dict
+        The model's entry in ``config.yaml``.
+    parameters : dict
+        Resolved parameters.
+    dataset : fer_utils.data.Dataset
+        The data.
+    device : {"CPU", "GPU"}
+        What it will run on.
+    seen : dict
+        Earlier runs' speeds on this machine: (notebook, device) to the factor over the configured cost.
+    """
+    p = parameters
+    split = splits.split(dataset, p["protocol"], p["images_per_class"], p["test_images_per_class"])
+    per_class = p["epoch_images_per_class"] or p["test_images_per_class"]
+    scored = splits.split(dataset, p["protocol"], test_images_per_class=per_class).test
+    train, predict = (milliseconds / 1000 for milliseconds in entry["cost"])
+    seconds = p["epochs"] * (len(split.train) * train + len(scored) * predict)
+    seconds += (2 * len(split.test) + len(split.train)) * predict
+    factor = seen.get((entry["notebook"], device), 1 / GPU_SPEED if device == "GPU" else 1.0)
+    return seconds * factor + OVERHEAD
+
+
+def seen_speeds(folder, config):
+    """How fast the runs below a folder were, against the configured cost.
+
+    Returns
+    -------
+    dict
+        (notebook, "CPU" or "GPU") to seconds per epoch over what the cost in ``config.yaml`` would give.
+    """
+    speeds = {}
+    for path in sorted(Path(folder).glob("*/*/seed-*/run.json"), key=os.path.getmtime):
+        record = read_json(path)
+        entry = config["models"].get(record["model"])
+        if entry is None or record["epochs"]["run"] < 2:
+            continue
+        split = record["split"]
+        per_class = split["epoch_images_per_class"]
+        scored = 2 * 7 * per_class if per_class else split["public"] + split["private"]
+        train, predict = (milliseconds / 1000 for milliseconds in entry["cost"])
+        expected = split["train"] * train + scored * predict
+        if expected > 5:
+            speeds[entry["notebook"], record["device"]["kind"]] = record["times"]["seconds_per_epoch"] / expected
+    return speeds
+
+
+def make_plan(options, command, on_message=print):
+    """Choose data, profile and models, and estimate the time.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        The parsed command line.
+    command : str
+        The command as typed, for the record.
+    on_message : callable
+        Takes each line for the person who waits.
+
+    Returns
+    -------
+    plan : dict
+        What ``plan.json`` holds.
+    out : Path
+        The run folder.
+
+    Raises
+    ------
+    FerError
+        If an option, the configuration or the data do not fit.
+    """
+    config = read_config()
+    models = choose_models(config, options.models)
+    seeds = choose_seeds(options.seeds)
+    if options.jobs < 1:
+        raise ConfigError(f"--jobs {options.jobs}: expected 1 or more")
+    known = {model: notebook_parameters(config["models"][model]["notebook"]) for model in models}
+    settings = read_settings(options.set, known)
+
+    gpu = has_gpu()
+    # A profile that insists on real data must not wait for a fallback to be refused.
+    insists = options.profile == "paper"
+    asked = options.data
+    if asked not in ("auto", "synthetic", "kaggle"):
+        asked = str(Path(asked).expanduser().absolute())
+    dataset = datasets.load(asked, on_message=on_message, allow_fallback=not insists)
+    fingerprint = dataset.fingerprint
+    synthetic = fingerprint["variant"] == "synthetic"
+    if insists and synthetic:
+        raise ConfigError(
+            "--profile paper needs FER2013 and takes no other data; give --data PATH, or --profile smoke"
+        )
+    profile, why = choose_profile(options.profile, synthetic, gpu)
+    on_message(f"Data: {dataset.source}: {fingerprint['description']}")
+    on_message(f"Profile: {profile} ({why}): {config['profiles'][profile]['about']}")
+
+    device = "GPU" if gpu else "CPU"
+    seen = seen_speeds(project_root() / "results", config)
+    entries = []
+    for model in models:
+        parameters = resolve_parameters(config, profile, model, settings, known[model])
+        seconds = estimate(config["models"][model], parameters, dataset, device, seen)
+        for seed in seeds:
+            entries.append(
+                {
+                    "model": model,
+                    "seed": seed,
+                    "label": config["models"][model]["label"],
+                    "notebook": config["models"][model]["notebook"],
+                    "parameters": parameters | {"seed": seed, "data": data_path(asked, dataset)},
+                    "estimate": round(seconds, 1),
+                }
+            )
+    name = f"{profile}-{data_name(fingerprint)}"
+    out = Path(options.out).expanduser().absolute() if options.out else project_root() / "results" / name
+    plan = {
+        "profile": profile,
+        "about": config["profiles"][profile]["about"],
+        "data": dataset.source,
+        "data_path": data_path(asked, dataset),
+        "data_variant": fingerprint["variant"],
+        "data_description": fingerprint["description"],
+        "data_sha256": fingerprint["sha256"],
+        "data_notes": list(dataset.notes),
+        "protocol": "/".join(sorted({entry["parameters"]["protocol"] for entry in entries})),
+        "kernel": options.kernel,
+        "jobs": options.jobs,
+        "models": entries,
+    }
+    check_folder(out, plan)
+    total = sum(entry["estimate"] for entry in entries) / min(options.jobs, len(entries))
+    basis = "from earlier runs here" if seen else "a guess: no run was timed here yet"
+    names = ", ".join(dict.fromkeys(entry["label"] for entry in entries))
+    on_message(f"Models: {names}; seeds {', '.join(map(str, seeds))}; on the {device}")
+    on_message(f"Time: about {duration(total + 60)} if nothing of it is done yet ({basis})")
+    on_message(f"Run folder: {out}")
+    return plan | {"command": command, "created": created(), "git": provenance.git()}, out
+
+
+def created():
+    """Return the time in UTC as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def data_path(asked, dataset):
+    """Return what the notebooks are to load: the very data that were found, so that no job searches again."""
+    if dataset.fingerprint["variant"] == "synthetic":
+        return "synthetic"
+    return str(dataset.path) if getattr(dataset, "path", None) else asked
+
+
+def check_folder(out, plan):
+    """Refuse a run folder that holds another profile's or another data set's results.
+
+    Raises
+    ------
+    ConfigError
+    """
+    before = read_json(out / "plan.json")
+    for name in ("profile", "data_sha256"):
+        if before and before[name] != plan[name]:
+            raise ConfigError(
+                f"{out} holds a run with {name} {before[name]}, this one has {plan[name]}; results of the two "
+                "would lie side by side as if they were one. Give another --out, or remove the folder."
+            )

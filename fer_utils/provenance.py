@@ -1,0 +1,88 @@
+"""What made a number: code, packages, device, memory."""
+
+import ast
+import hashlib
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata, resources
+from pathlib import Path
+
+from fer_utils.paths import project_root
+
+#: The packages whose version a result can depend on.
+PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "pillow", "matplotlib")
+
+
+def versions():
+    """Return the versions of Python and of the packages that a result can depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            # Without a GPU, TensorFlow comes as the smaller tensorflow-cpu.
+            found[name] = metadata.version(f"{name}-cpu")
+    return found
+
+
+def git():
+    """Return the commit of the code and whether files differ from it.
+
+    Returns
+    -------
+    dict
+        ``commit`` (40 hexadecimal digits) and ``dirty`` (bool); both None outside a git checkout.
+    """
+
+    def ask(*arguments):
+        command = ["git", "-C", str(project_root()), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+def code_hash(modules):
+    """Hash of what some of this package's modules do, whatever their comments and docstrings say.
+
+    Parameters
+    ----------
+    modules : iterable of str
+        Module names within the package, for example ``["training", "pipeline"]``.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    sha = hashlib.sha256()
+    for name in sorted(modules):
+        tree = ast.parse((resources.files("fer_utils") / f"{name}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                value = body[0].value
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    value.value = ""
+        sha.update(f"{name}\n{ast.dump(tree)}\n".encode())
+    return sha.hexdigest()
+
+
+def cpu_name():
+    """Return the processor's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return next((name for name in names if name), platform.machine())
+
+
+def peak_memory_mb():
+    """Return the most memory that this process has held, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

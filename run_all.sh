@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Sets up a local environment and hands over to Snakemake. `./run_all.sh --help` says what it takes.
+set -euo pipefail
+
+root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+venv="$root/.venv"
+
+die() { printf 'run_all.sh: %s\n' "$*" >&2; exit 2; }
+
+# The newest Python that the pins support; PYTHON names another one.
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+
+find_python() {
+  local candidate version refused=""
+  for candidate in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3 python; do
+    version="$(version_of "$candidate")" || continue
+    case "$version" in
+      3.11 | 3.12 | 3.13) echo "$candidate"; return ;;
+      *) refused="$refused $candidate is Python $version." ;;
+    esac
+    [ "$candidate" = "${PYTHON:-}" ] && break
+  done
+  die "Python 3.11, 3.12 or 3.13 is needed (TensorFlow's pinned version has no others).${refused:- No python was found.}" \
+    "Install one of them, or name it: PYTHON=/path/to/python3.12 ./run_all.sh"
+}
+
+has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+
+# What the environment was made from; if that changes it is made anew.
+wanted() { cat "$1" "$root/pyproject.toml"; echo "$root"; }
+
+set_up() {
+  local requirements="$root/requirements.txt" python
+  if has_gpu; then requirements="$root/requirements-gpu.txt"; fi
+  if [ -f "$venv/made-from" ] && wanted "$requirements" | cmp -s - "$venv/made-from"; then return; fi
+  python="$(find_python)" || exit $?
+  echo "Setting up the environment in .venv with $(version_of "$python") from $(basename "$requirements"); this takes some minutes, once."
+  rm -rf "$venv"
+  "$python" -m venv "$venv" || die "$python has no venv module (on Debian and Ubuntu: apt install python3-venv)"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" \
+    || die "the packages could not be installed; see pip's message above. Is the package index reachable?"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e "$root"
+  "$venv/bin/python" -m ipykernel install --sys-prefix --name fer2013 --display-name "Python (fer2013)" >/dev/null
+  wanted "$requirements" >"$venv/made-from"
+}
+
+# Two calls at once set up one after the other.
+locked_set_up() {
+  if command -v flock >/dev/null 2>&1; then
+    exec 9>"$root/.venv.lock"
+    flock 9
+    set_up
+    exec 9>&-
+  else
+    set_up
+  fi
+}
+
+# TensorFlow's notices about CPU instructions help no reader; errors still come through.
+export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
+
+locked_set_up
+# Kernels and jobs are found by name; they must be this environment's.
+export PATH="$venv/bin:$PATH"
+
+case "${1:-}" in
+  test)
+    shift
+    cd "$root"
+    python -m ruff check .
+    python -m ruff format --check .
+    exec python -m pytest "$@"
+    ;;
+  lab)
+    shift
+    exec python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$root" \
+      --LabApp.default_url=/lab/tree/notebooks "$@"
+    ;;
+  *) exec python -m fer_utils.batch "$@" ;;
+esac

@@ -1,0 +1,90 @@
+"""Fixtures that several test files share."""
+
+import csv
+import io
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_utils.constants import CLASSES, USAGES
+from fer_utils.synthetic import make_faces
+
+FER2013_DATA = os.environ.get("FER2013_DATA")
+
+#: The competition's codes, typed from its description and not taken from the package.
+EMOTION_CODE = {"angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surprise": 5, "neutral": 6}
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Path of the real FER2013; skips the test where there is none."""
+    if not FER2013_DATA:
+        pytest.skip("FER2013_DATA is not set")
+    return Path(FER2013_DATA).resolve()
+
+
+@dataclass
+class SmallSet:
+    """A few drawn faces as JPEG files, named and laid out as in Kaggle's zip."""
+
+    files: dict[str, bytes]  # "train/angry/Training_7.jpg": JPEG bytes
+    images: np.ndarray  # what Pillow makes of them, in the order of `files`
+    labels: np.ndarray
+    usage: np.ndarray
+
+    def write_zip(self, path, top="", changed=None, compression=zipfile.ZIP_STORED):
+        """Write Kaggle's zip. `changed` adds or replaces files, or leaves out those that it maps to None."""
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for name, content in (self.files | (changed or {})).items():
+                if content is not None:
+                    archive.writestr(top + name, content)
+        return path
+
+    def write_folder(self, path, changed=None):
+        for name, content in (self.files | (changed or {})).items():
+            if content is not None:
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_bytes(content)
+        return path
+
+    def csv_text(self, layout="fer2013"):
+        """Return the competition's CSV of the decoded images: ``fer2013.csv`` or ``icml_face_data.csv``."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(
+            ["emotion", "pixels", "Usage"] if layout == "fer2013" else ["emotion", " Usage", " pixels"]
+        )
+        for image, label, usage in zip(self.images, self.labels, self.usage, strict=True):
+            code, pixels = EMOTION_CODE[CLASSES[label]], " ".join(str(v) for v in image.ravel())
+            writer.writerow([code, pixels, usage] if layout == "fer2013" else [code, usage, pixels])
+        return out.getvalue()
+
+    def write_csv(self, path, layout="fer2013"):
+        path.write_text(self.csv_text(layout), encoding="utf-8")
+        return path
+
+
+def encode(image, form="JPEG", **options) -> bytes:
+    """Encode an array or a Pillow image as a file's bytes."""
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def small_set() -> SmallSet:
+    """56 faces: 4 of each class in Training, 2 in PublicTest and 2 in PrivateTest. Do not change it."""
+    counts = dict(zip(USAGES, ({name: n for name in CLASSES} for n in (4, 2, 2)), strict=True))
+    drawn, labels, usage = make_faces(counts, seed=1)
+    half = {"Training": "train", "PublicTest": "test", "PrivateTest": "test"}
+    files = {
+        f"{half[part]}/{CLASSES[label]}/{part}_{97 * i}.jpg": encode(image, quality=95)
+        for i, (image, label, part) in enumerate(zip(drawn, labels, usage, strict=True))
+    }
+    images = np.stack([np.asarray(Image.open(io.BytesIO(content))) for content in files.values()])
+    return SmallSet(files, images, np.asarray(labels), np.asarray(usage))

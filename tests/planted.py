@@ -1,0 +1,153 @@
+"""Run folders planted by the tests, in the layout that the model notebooks leave, without training anything."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, USAGES
+from fer_utils.metrics import METRICS, scores
+
+LABELS = {
+    "traditional_cnn": "Traditional CNN",
+    "resnet50": "ResNet-50",
+    "vgg16": "VGG-16",
+    "mobilenet_v3": "MobileNet-V3",
+    "resnet50_scratch": "ResNet-50 (scratch)",
+    "mobilenet_v1": "MobileNet-V1",
+}
+PREFIXES = {"": "train", "val_": "validation", "public_": "public", "private_": "private", "test_": "test"}
+PARTS = {"train": USAGES[:1], "public": USAGES[1:2], "private": USAGES[2:], "test": USAGES[1:]}
+
+
+def planted_predictions(n=700, skill=2.0, seed=0):
+    """Random labels and probabilities; the greater the skill, the more often the true class comes first."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(n) % len(CLASSES)
+    usage = np.asarray(USAGES)[rng.permutation(n) % len(USAGES)]
+    logits = rng.normal(size=(n, len(CLASSES)))
+    logits[np.arange(n), label] += skill
+    proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    ids = [f"{u}/{CLASSES[k]}/{u}_{i}.jpg" for i, (u, k) in enumerate(zip(usage, label, strict=True))]
+    table = pd.DataFrame({"id": ids, "usage": usage, "label": label.astype("int8")})
+    table[list(PROBABILITY_COLUMNS)] = proba.astype("float32")
+    return table
+
+
+def planted_history(epochs=10, final=None):
+    """Curves that approach the values given in `final` (a dict of column to value); 0.5 where none is given."""
+    epoch = np.arange(1, epochs + 1)
+    table = pd.DataFrame({"epoch": epoch, "learning_rate": 0.001})
+    for prefix in PREFIXES:
+        for name in METRICS:
+            end = (final or {}).get(prefix + name, 1.0 if name == "loss" else 0.5)
+            start = end + 0.5 if name == "loss" else end / 2
+            table[prefix + name] = end + (start - end) * np.exp(-epoch)
+    return table
+
+
+def planted_metrics(predictions, protocol="sound", epoch=3):
+    """``metrics.json`` computed from predictions; best and last epoch alike."""
+    proba = predictions[list(PROBABILITY_COLUMNS)].to_numpy()
+    label = predictions["label"].to_numpy().astype(int)
+    out = {"epoch": epoch}
+    for part, usages in PARTS.items():
+        rows = predictions["usage"].isin(usages).to_numpy()
+        out[part] = scores(label[rows], proba[rows])
+    out["validation"] = out["public" if protocol == "sound" else "test"]
+    return {"best": out, "last": out}
+
+
+def planted_record(model="resnet50", seed=0, **changes):
+    """``run.json`` of a `paper` run on the known data; keyword arguments replace top-level entries."""
+    record = {
+        "model": model,
+        "seed": seed,
+        "label": LABELS.get(model, model),
+        "notebook": f"{model}.ipynb",
+        "profile": "paper",
+        "protocol": "sound",
+        "data": {
+            "source": "fer2013.zip",
+            "variant": "fer2013-kaggle-jpeg",
+            "known": True,
+            "description": "planted by a test",
+            "fingerprint": "0" * 64,
+            "decoder": "planted",
+            "n_images": 700,
+        },
+        "split": {
+            "train": 234,
+            "public": 233,
+            "private": 233,
+            "images_per_class": 0,
+            "test_images_per_class": 0,
+        },
+        "weights": {"requested": "imagenet", "used": "imagenet", "sha256": "0" * 64, "reason": None},
+        "parameters": {
+            "epochs": 45,
+            "batch_size": 64,
+            "learning_rate": 0.001,
+            "optimizer": "Adam",
+            "loss": "CategoricalCrossentropy",
+            "image_size": 48,
+        },
+        "augmentation": {"rotation": 10, "horizontal_flip": True},
+        "device": {"kind": "CPU", "name": "planted", "threads": 2},
+        "versions": {"python": "3.11", "tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2"},
+        "git": {"commit": "0" * 40, "dirty": False},
+        "times": {
+            "started": "2026-01-01T00:00:00Z",
+            "finished": "2026-01-01T01:00:00Z",
+            "train_seconds": 3500.0,
+            "seconds_per_epoch": 78.0,
+            "evaluate_seconds": 60.0,
+        },
+        "memory": {"peak_rss_mb": 2000.0, "gpu_peak_mb": None},
+        "epochs": {"requested": 45, "run": 45, "best": 3},
+        "shortened": False,
+        "synthetic": False,
+        "warnings": [],
+    }
+    if model in ("traditional_cnn", "vgg16"):
+        record["weights"] = {"requested": "none", "used": "none", "sha256": None, "reason": None}
+    record.update(changes)
+    return record
+
+
+def plant_model(folder, model="resnet50", seed=0, predictions=None, history=None, record=None):
+    """Write one training's files below a run folder; returns its folder."""
+    record = record or planted_record(model, seed)
+    predictions = planted_predictions(seed=seed) if predictions is None else predictions
+    history = planted_history() if history is None else history
+    target = Path(folder) / model / f"seed-{seed}"
+    target.mkdir(parents=True, exist_ok=True)
+    history.to_csv(target / "history.csv", index=False)
+    predictions.to_parquet(target / "predictions.parquet", index=False)
+    metrics = planted_metrics(predictions, record["protocol"])
+    (target / "metrics.json").write_text(json.dumps(metrics))
+    (target / "run.json").write_text(json.dumps(record))
+    (target / "summary.txt").write_text("Model: planted\n")
+    (target / "architecture.json").write_text("{}")
+    return target
+
+
+def plant_run(folder, models=("traditional_cnn", "resnet50", "vgg16", "mobilenet_v3"), seeds=(0,), **record):
+    """Write a whole run folder with a plan; keyword arguments replace entries of each ``run.json``."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number, model in enumerate(models):
+        for seed in seeds:
+            plant_model(
+                folder,
+                model,
+                seed,
+                predictions=planted_predictions(skill=1.0 + 0.4 * number, seed=seed),
+                record=planted_record(model, seed, **record),
+            )
+            entries.append({"model": model, "seed": seed, "label": LABELS.get(model, model)})
+    plan = {"profile": "paper", "data": "fer2013.zip", "protocol": "sound", "models": entries}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return folder
