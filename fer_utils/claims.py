@@ -1,7 +1,7 @@
-"""The claims audit: each checkable statement of the thesis, judged against a run by the rule that ``claims.yaml`` names.
+"""The claims audit: each checkable statement of the thesis, judged against a run by rules.
 
-Verdicts, in order of precedence: contradicted by the thesis itself (both sides computed from its own numbers); not
-testable in this run; reproduced, or not.
+``claims.yaml`` names the rules. Verdicts, in order of precedence: contradicted by the thesis itself (both sides
+computed from its own numbers); not testable in this run; reproduced, or not.
 """
 
 import html
@@ -31,9 +31,10 @@ NOT_REPRODUCED = "not reproduced"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, CONTRADICTED, NOT_TESTABLE)
 
 KINDS = ("dataset", "setup", "value", "ranking", "curve", "auc", "confusion", "literature", "contradiction")
+FIELDS = ("id", "where", "kind", "statement", "thesis", "needs", "figures")
 NEEDS = ("data", "training", "record", "nothing", "citation")
 
-#: A sign for each verdict, so that colour is not alone in telling them apart, and the colours (AA on their grounds).
+#: For each verdict a sign, so that colour is not alone in telling them apart, a CSS class, ink and ground (AA).
 MARKS = {
     REPRODUCED: ("✓", "reproduced", "#0b5d3b", "#e6f4ec"),
     NOT_REPRODUCED: ("✗", "not-reproduced", "#9b1c1c", "#fdecec"),
@@ -122,7 +123,7 @@ def load_claims(path=FILE):
 def read_claim(entry, tolerances, path):
     """Return one entry of the file as a `Claim`; see `load_claims` for what it raises."""
     name = f"{Path(path).name}: claim {entry.get('id', '(without id)')}"
-    missing = [key for key in ("id", "where", "kind", "statement", "thesis", "needs", "figures") if key not in entry]
+    missing = [key for key in FIELDS if key not in entry]
     if missing:
         raise ConfigError(f"{name}: {', '.join(missing)} missing")
     if not entry.get("rules"):
@@ -185,9 +186,10 @@ def judge(run):
     DataFrame
         One row a claim, in the file's order: ``id``, ``where``, ``kind``, ``statement``, ``verdict`` (one of
         `VERDICTS`), ``thesis`` and ``ours`` (text), ``low`` and ``high`` (95% interval of the first figure in
-        ``ours``, NaN where it has none), ``rule`` (in words), ``reason``, ``figure`` (ids in the report, separated
-        by blanks), ``difference`` (how far the first figure is from the thesis's, as a part of it; for a
-        contradiction how far its sides are apart; NaN where there is no such number), ``see`` (another claim's id).
+        ``ours``, NaN where it has none), ``rule`` (in words), ``reason``, ``figure`` (ids in the report,
+        separated by blanks), ``difference`` (how far our figures are from the thesis's at most, as a part of
+        those; for a contradiction how far its sides are apart; NaN where there is no such number), ``see``
+        (another claim's id).
     """
     evidence = Evidence(run)
     return pd.DataFrame([judge_claim(claim, evidence) for claim in load_claims()])
@@ -266,7 +268,7 @@ def verdict_of(claim, findings, found_obstacles):
     if found_obstacles:
         return NOT_TESTABLE, "; ".join(found_obstacles)
     if any(finding.holds is None for finding in findings):
-        return NOT_TESTABLE, "; ".join(dict.fromkeys(unknown)) or "the run left nothing that the rule could be applied to"
+        return NOT_TESTABLE, "; ".join(dict.fromkeys(unknown)) or "the run left nothing to apply the rule to"
     failed = [finding.note for finding in findings if not finding.holds]
     if failed:
         return NOT_REPRODUCED, "; ".join(dict.fromkeys(failed))
@@ -315,30 +317,7 @@ def write_csv(claims, folder):
 
 # ---- showing
 
-CSS = """
-.fer-audit { font-family: system-ui, "Segoe UI", Arial, sans-serif; font-size: 0.9rem; line-height: 1.45; }
-.fer-audit fieldset { border: 0; padding: 0; margin: 0 0 0.8rem; }
-.fer-audit fieldset label { display: inline-block; margin: 0 0.9rem 0.3rem 0; }
-.fer-audit table { border-collapse: collapse; width: 100%; margin: 0 0 1.6rem; table-layout: fixed; }
-.fer-audit caption { caption-side: top; text-align: left; font-weight: 700; padding: 0.4rem 0; }
-.fer-audit th, .fer-audit td { text-align: left; vertical-align: top; padding: 0.4rem 0.5rem; overflow-wrap: anywhere; white-space: normal; font-weight: 400; }
-.fer-audit thead th { border-bottom: 2px solid #1c1f23; font-weight: 700; }
-.fer-audit tbody tr { border-bottom: 1px solid #d4d8dd; background: none; }
-.fer-audit b.id { white-space: nowrap; }
-.fer-audit .soft { color: #4d545c; }
-.fer-audit .verdict { display: inline-block; padding: 0.1rem 0.4rem; border-radius: 3px; border: 1px solid currentColor; font-weight: 700; }
-.fer-audit td p { margin: 0 0 0.3rem; }
-.fer-audit .c1 { width: 26%; } .fer-audit .c2 { width: 14%; } .fer-audit .c3 { width: 14%; } .fer-audit .c4 { width: 18%; }
-@media (max-width: 50rem) {
-  .fer-audit table, .fer-audit caption, .fer-audit tbody, .fer-audit tr, .fer-audit th, .fer-audit td { display: block; width: auto; }
-  .fer-audit thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-  .fer-audit tbody tr { border: 1px solid #d4d8dd; margin: 0 0 0.8rem; padding: 0.3rem; }
-  .fer-audit th, .fer-audit td { padding: 0.2rem 0.3rem; }
-  .fer-audit td[data-label]::before { content: attr(data-label) ": "; font-weight: 700; }
-  .fer-audit td p:first-of-type { display: inline; }
-}
-@media print { .fer-audit fieldset { display: none; } .fer-audit tbody tr { display: table-row !important; break-inside: avoid; } }
-"""
+CSS = Path(__file__).with_name("claims.css")
 
 
 def render(claims):
@@ -367,11 +346,12 @@ def render(claims):
         if claims["id"].str.startswith(letter).any()
     )
     intro = (
-        "<p>Figures are computed on the thesis's own test set (PublicTest and PrivateTest together), validation curves "
-        "too, since the thesis calls the same 20% validation and test. Of several seeds the mean is judged; intervals are "
-        "95% bootstrap intervals over images (DeLong's for an AUC), averaged over the seeds.</p>"
+        "<p>Figures are computed on the thesis's own test set (PublicTest and PrivateTest together), validation "
+        "curves too, since the thesis calls the same 20% validation and test. Seeds are judged by their mean. "
+        "Intervals are 95% bootstrap intervals over images (DeLong's for an AUC), averaged over the seeds.</p>"
     )
-    markup = f'<div class="fer-audit"><style>{CSS}{marks}</style>{intro}{choice_html(tally(claims))}{tables}{tolerance_html()}</div>'
+    style = f"<style>{CSS.read_text(encoding='utf-8')}{marks}</style>"
+    markup = f'<div class="fer-audit">{style}{intro}{choice_html(tally(claims))}{tables}{tolerance_html()}</div>'
     lines = [f"{row.id}  {row.verdict}: {row.statement}" for row in claims.itertuples()]
     return Displayable(markup, "\n".join([sentence(claims), *lines]))
 
@@ -410,13 +390,14 @@ def chapter_html(letter, title, claims):
 def row_html(row):
     """One claim's row."""
     mark, name, _, _ = MARKS[row.verdict]
-    links = ", ".join(f'<a href="#{html.escape(f)}">{html.escape(figure_words(f))}</a>' for f in row.figure.split())
-    see = f'<p>See also <a href="#claim-{html.escape(row.see)}">{html.escape(row.see)}</a>.</p>' if row.see else ""
+    links = ", ".join(link(anchor, figure_words(anchor)) for anchor in row.figure.split())
+    see = f"<p>See also {link(f'claim-{row.see}', row.see)}.</p>" if row.see else ""
     shown = f"<p>Shown in {links}.</p>" if links else ""
     return (
         f'<tr role="row" id="claim-{html.escape(row.id)}" data-verdict="{name}">'
         f'<th scope="row" role="rowheader"><b class="id">{html.escape(row.id)}</b> '
-        f'<span class="soft">{html.escape(row.kind)}; {html.escape(row.where)}</span><br>{html.escape(row.statement)}</th>'
+        f'<span class="soft">{html.escape(row.kind)}; {html.escape(row.where)}</span><br>'
+        f"{html.escape(row.statement)}</th>"
         f'<td role="cell"><span class="verdict {name}"><span aria-hidden="true">{mark} </span>'
         f"{html.escape(row.verdict)}</span></td>"
         f'<td role="cell" data-label="Thesis">{html.escape(row.thesis)}</td>'
@@ -424,6 +405,11 @@ def row_html(row):
         f'<td role="cell"><p><b>Reason:</b> {html.escape(row.reason)}</p>'
         f'<p class="soft"><b>Rule:</b> {html.escape(row.rule)}</p>{shown}{see}</td></tr>'
     )
+
+
+def link(anchor, text):
+    """Return a link within the page."""
+    return f'<a href="#{html.escape(anchor)}">{html.escape(text)}</a>'
 
 
 def figure_words(anchor):
@@ -435,7 +421,8 @@ def figure_words(anchor):
 def tolerance_html():
     """Tolerances with their justification."""
     items = "".join(
-        f"<dt><b>{html.escape(name.replace('_', ' '))}</b>: {entry['value']}</dt><dd>{html.escape(entry['because'])}</dd>"
+        f"<dt><b>{html.escape(name.replace('_', ' '))}</b>: {entry['value']}</dt>"
+        f"<dd>{html.escape(entry['because'])}</dd>"
         for name, entry in load_tolerances().items()
     )
     return f"<p><b>Tolerances of the rules, and why</b></p><dl>{items}</dl>"

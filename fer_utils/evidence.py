@@ -42,27 +42,6 @@ def tail(values):
     return values[-max(1, -(-len(values) // TAIL)) :]
 
 
-def remedy(causes, models):
-    """Return the command that makes what a claim about these models needs.
-
-    Parameters
-    ----------
-    causes : collection of str
-        What is wrong: ``absent``, ``data``, ``profile``, ``weights``.
-    models : list of str
-
-    Returns
-    -------
-    str
-    """
-    command = f"./run_all.sh --profile paper --models {','.join(models)}"
-    if "data" in causes:
-        command += " --data PATH (of the known FER2013)"
-    if "weights" in causes:
-        command += ", with Keras's ImageNet weights within reach"
-    return command
-
-
 def number(value, digits=3):
     """Write a number with so many decimals; an en dash where there is none."""
     return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
@@ -148,12 +127,12 @@ class Evidence:
                 groups.setdefault(tuple(causes.items()), []).append(model)
         return [
             f"{', '.join(self.label(m) for m in affected)}: {', '.join(dict(causes).values())}; "
-            f"needs {remedy(dict(causes), affected)}"
+            f"needs {self.remedy(dict(causes), affected)}"
             for causes, affected in groups.items()
         ]
 
     def causes(self, model):
-        """What keeps a model from being tested, by what is wrong; empty if a training of it counts."""
+        """Say what keeps a model from being tested, by what is wrong; empty if a training of it counts."""
         found = self.run.by_name(model)
         if not found:
             return self.absence(model)
@@ -165,8 +144,30 @@ class Evidence:
             causes["weights"] = f"our figure, from random initialisation ({reason})"
         return causes
 
+    def remedy(self, causes, models):
+        """Return the command that makes what a claim about these models needs.
+
+        Parameters
+        ----------
+        causes : collection of str
+            What is wrong: ``absent``, ``data``, ``profile``, ``weights``.
+        models : list of str
+
+        Returns
+        -------
+        str
+        """
+        # A later call reports on the models that it names, so those of this run are named again.
+        kept = [r.model for r in self.run.models] if self.run.plan.get("profile") == "paper" else []
+        command = f"./run_all.sh --profile paper --models {','.join(dict.fromkeys([*kept, *models]))}"
+        if "data" in causes:
+            command += " --data PATH (of the known FER2013)"
+        if "weights" in causes:
+            command += ", with Keras's ImageNet weights within reach"
+        return command
+
     def absence(self, model):
-        """Why there is no training of a model; empty if there is one."""
+        """Say why there is no training of a model; empty if there is one."""
         if self.run.by_name(model):
             return {}
         errors = [failure.get("error", "") for failure in self.run.failures if failure.get("model") == model]
@@ -247,7 +248,7 @@ class Evidence:
         return [result.history[column].to_numpy(dtype=float) for result in self.results(model)]
 
     def settled(self, model, column):
-        """Level at which a curve settles: the mean of its last fifth, averaged over the seeds; None without runs."""
+        """Return the level at which a curve settles, the mean of its last fifth; None without runs."""
         levels = [float(tail(curve).mean()) for curve in self.curves(model, column)]
         return float(np.mean(levels)) if levels else None
 
@@ -290,15 +291,16 @@ class Evidence:
         if not self.fingerprint:
             return ["the dataset notebook was not run; needs ./run_all.sh --data PATH"]
         if not self.fingerprint["known"]:
-            return [f"{self.fingerprint['description'].rstrip('.')}; needs the known FER2013: ./run_all.sh --data PATH"]
+            what = self.fingerprint["description"].rstrip(".")
+            return [f"{what}; needs the known FER2013: ./run_all.sh --data PATH"]
         return []
 
     def beside_data(self):
         """Return what the data are, in brackets, where they are not the known FER2013."""
         if not self.fingerprint or self.fingerprint["known"]:
             return ""
-        kind = "synthetic data" if self.fingerprint["variant"] == "synthetic" else "data that are not the known FER2013"
-        return f" ({kind})"
+        synthetic = self.fingerprint["variant"] == "synthetic"
+        return " (synthetic data)" if synthetic else " (data that are not the known FER2013)"
 
     def class_counts(self, usages):
         """Images of each class in the given parts; empty if the dataset notebook was not run."""

@@ -20,6 +20,9 @@ PRETRAINED_PAIRS = (("resnet50", "resnet50_scratch"), ("mobilenet_v3", "mobilene
 #: The two networks that the thesis calls its fourth model (claim S09).
 MOBILENETS = ("mobilenet_v1", "mobilenet_v3")
 
+#: One network, trained under the sound protocol and under the thesis's (claim S10).
+BOTH_PROTOCOLS = ("resnet50", "resnet50_thesis_protocol")
+
 #: An image whose grey levels spread less than this (standard deviation, of 255) shows nothing.
 NEARLY_CONSTANT = 2.0
 
@@ -45,7 +48,7 @@ class Part:
     command: str | None = None
 
 
-def command(run, models=(), *, out=None, seeds=None, **parameters):
+def command(run, models=(), *, seeds=None, **parameters):
     """Write the command that repeats a run with more models or with other parameters.
 
     Parameters
@@ -54,8 +57,6 @@ def command(run, models=(), *, out=None, seeds=None, **parameters):
         Its profile and its models are kept.
     models : sequence of str
         Further models.
-    out : str, optional
-        Another run folder.
     seeds : sequence of int, optional
         Other seeds.
     **parameters
@@ -74,8 +75,6 @@ def command(run, models=(), *, out=None, seeds=None, **parameters):
         words += ["--models", ",".join(wanted)]
     if seeds:
         words += ["--seeds", ",".join(map(str, seeds))]
-    if out:
-        words += ["--out", out]
     for name, value in parameters.items():
         words += ["--set", f"{name}={value}"]
     return " ".join(words)
@@ -439,14 +438,12 @@ def settings(result):
     return result.record["notebook"], result.seed, tuple(sorted((k, str(v)) for k, v in chosen.items()))
 
 
-def protocols(run, other=None):
+def protocols(run):
     """Compare whole trainings under the thesis's protocol and under the sound one (claim S10).
 
     Parameters
     ----------
     run : Run
-    other : Run, optional
-        A second run folder, of the other protocol.
 
     Returns
     -------
@@ -456,7 +453,7 @@ def protocols(run, other=None):
         sound one reports (PrivateTest).
     """
     trained = {}
-    for result in [*run.models, *(other.models if other else [])]:
+    for result in run.models:
         trained.setdefault(settings(result), {}).setdefault(result.record["protocol"], result)
     rows = []
     for pair in trained.values():
@@ -476,13 +473,10 @@ def protocols(run, other=None):
             }
         )
     if not rows:
-        have = sorted({result.record["protocol"] for result in run.models})
-        lacking = "thesis" if have == ["sound"] else "sound"
-        folder = f"results/{lacking}-protocol"
+        have = and_list(sorted({result.record["protocol"] for result in run.models}))
         return Part(
-            f"No model was trained under both protocols here (this run: {and_list(have)}). A second run under the "
-            f"{lacking} protocol, and this one with that folder beside it, compare them whole:",
-            command=f"{command(run, protocol=lacking, out=folder)}\n{command(run, compare=folder)}",
+            f"No model of this run was trained under both protocols (all: {have}). This compares them whole:",
+            command=command(run, BOTH_PROTOCOLS),
         )
     table = pd.DataFrame(rows)
     most = table.loc[table["difference"].abs().idxmax()]

@@ -55,6 +55,9 @@ MODELS = (
     "resnet50_scratch",
     "mobilenet_v3_scratch",
     "ensemble",
+    "resnet50_thesis_protocol",
+    "traditional_cnn_thesis_protocol",
+    "vgg16_plain",
 )
 
 #: Above this many bytes the page shows the PNG: a heavy SVG makes the report slow to open and to scroll.

@@ -1,11 +1,11 @@
 """The figures of chapters 3 and 5, each from plain tables: (figure, what is drawn as a tidy table).
 
 Every function that takes trainings takes any number of them, of any seeds: the first seed of a model is drawn
-thick, the others thin. Saving and captions are the business of `fer_utils.figures.publish`; only the "output of
-the model", which two notebooks show, comes with its own.
+thick, the others thin. Saving and captions are the business of `fer_utils.figures.publish`.
 """
 
 import re
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,8 @@ from sklearn import metrics as sk
 
 from fer_utils import statistics
 from fer_utils.constants import CLASSES, USAGES
-from fer_utils.figures import class_style, model_style, publish
+from fer_utils.figures import class_style, model_style
 from fer_utils.metrics import one_hot
-from fer_utils.results import read_model
 
 #: What an axis is called, for each metric of ``history.csv``.
 NAMES = {
@@ -69,6 +68,11 @@ def outer_labels(axes, columns, x, y):
             ax.tick_params(labelbottom=True)
         if place % columns == 0:
             ax.set_ylabel(y)
+
+
+def short(label):
+    """Break a long label into lines that fit above a panel."""
+    return textwrap.fill(label, 20)
 
 
 def by_model(results):
@@ -231,44 +235,6 @@ def model_output(history, summary, *, label, model=""):
     return figure, tidy_curves(history, curves)
 
 
-def publish_model_output(training, *, number, folder):
-    """Draw, save and show the "output" figure of one training's folder (see `model_output`).
-
-    Parameters
-    ----------
-    training : path
-        Folder with ``run.json``, ``history.csv`` and ``summary.txt``.
-    number : str
-        The thesis's number, for example ``"3.15"``.
-    folder : path
-        Where the figure's files go.
-
-    Returns
-    -------
-    Displayable
-    """
-    return output_figure(read_model(training), number=number, folder=folder)
-
-
-def output_figure(result, *, number, folder):
-    """Save and show `model_output` of a training that has been read."""
-    figure, data = model_output(result.history, result.summary, label=result.label, model=result.model)
-    last, epochs = result.history.iloc[-1], result.record["epochs"]
-    return publish(
-        figure,
-        data,
-        number=number,
-        slug=f"output-{result.model}",
-        title=f"Output of {result.label}",
-        caption=f"Its layers, and its learning curves over {epochs['run']} of {epochs['requested']} epochs, seed "
-        f"{result.seed}. Precision, recall and F1 are counted at a probability above 0.5.",
-        alt=f"Summary of the network's layers beside six learning curves of {result.label}. In the last epoch "
-        f"accuracy is {last['accuracy']:.3f} in training and {last['val_accuracy']:.3f} in validation, loss "
-        f"{last['loss']:.3f} and {last['val_loss']:.3f}.",
-        folder=folder,
-    )
-
-
 def tidy_curves(history, metrics):
     """Training and validation columns of a history as rows: ``epoch``, ``metric``, ``part``, ``value``."""
     parts = [
@@ -319,7 +285,7 @@ def curves(results, metrics):
                 draw_pair(ax, result.history, metric, model_style(model), thick=order == 0)
                 table = tidy_curves(result.history, [metric])
                 tables.append(table.assign(model=model, label=result.label, seed=result.seed))
-            ax.set_title(seeds[0].label)
+            ax.set_title(short(seeds[0].label))
             if metric != "loss":
                 ax.set_ylim(0, 1)
         share_y(axes)
@@ -390,7 +356,7 @@ def accuracy_bars(table, references=None, others=None):
             f"thesis {value:.2f}", (x + 0.45, value), (2, 0), textcoords="offset points", va="center", fontsize=9
         )
     labels = table.drop_duplicates("model").set_index("model")["label"]
-    ax.set_xticks(range(len(models)), [labels[m] for m in models])
+    ax.set_xticks(range(len(models)), [short(labels[m]) for m in models])
     if len(models) > 5:
         ax.tick_params(axis="x", rotation=20)
     ax.set_xlim(-0.6, len(models) - 0.3)
@@ -466,7 +432,7 @@ def roc_curves(results, part=None):
                     {"class": name, "auc": area, "false_positive_rate": x, "true_positive_rate": y}
                 ).assign(model=result.model, label=result.label)
             )
-        ax.set_title(result.label)
+        ax.set_title(short(result.label))
         ax.set_aspect("equal")
         ax.legend(loc="lower right", title="class, AUC", fontsize=8, title_fontsize=8, handlelength=2.6)
     outer_labels(axes, columns, "False positive rate", "True positive rate")
@@ -556,7 +522,7 @@ def reliability_diagram(results, part=None, bins=15):
         ax.bar(middle, table["n"] / table["n"].sum(), width, color="#cccccc", label="share of images")
         ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="perfectly calibrated")
         ax.plot(table["confidence"], table["accuracy"], color=style.color, marker=style.marker, label="accuracy")
-        ax.set_title(f"{result.label}\nECE {error:.3f}")
+        ax.set_title(f"{short(result.label)}\nECE {error:.3f}")
         ax.set(xlim=(0, 1), ylim=(0, 1))
         tables.append(table.assign(model=result.model, label=result.label, ece=error))
     outer_labels(axes, min(COLUMNS, len(axes)), "Confidence", "Accuracy")
@@ -591,7 +557,7 @@ def threshold_curves(table):
         ax.plot(mine["threshold"], mine["recall"], "--", color=INK, label="recall")
         ax.axvline(0.5, color="black", linewidth=0.8, linestyle=":", label="threshold 0.5")
         ax.axhline(mine["accuracy"].iloc[0], color="#777777", linewidth=0.8, label="arg-max: both equal accuracy")
-        ax.set_title(mine["label"].iloc[0])
+        ax.set_title(short(mine["label"].iloc[0]))
         ax.set(xlim=(0, 1), ylim=(0, 1.02))
     outer_labels(axes, min(COLUMNS, len(axes)), "Threshold", "All classes pooled")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
@@ -666,7 +632,7 @@ def selection_curves(results):
             ax.plot(
                 history["epoch"][best], values[best], marker, color=color, markersize=8, markeredgecolor="white"
             )
-        ax.set_title(result.label)
+        ax.set_title(short(result.label))
         table = history[["epoch"]].assign(model=result.model, label=result.label)
         for name, column in (("public", "public"), ("private", "private"), ("both", "test")):
             table[name] = history[f"{column}_accuracy"]

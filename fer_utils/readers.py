@@ -6,6 +6,7 @@ silently.
 """
 
 import csv
+import gzip
 import io
 import os
 import re
@@ -233,7 +234,7 @@ def tree_root(folder: Path) -> Path | None:
 
 
 def _list_files(root: Path) -> list[str]:
-    """List the files in train/ and test/ and those beside them, relative to `root` and sorted."""
+    """List the files in train/ and test/, and what lies beside them, relative to `root` and sorted."""
     found = []
     for entry in sorted(root.iterdir()):
         if entry.is_file():
@@ -244,7 +245,9 @@ def _list_files(root: Path) -> list[str]:
                 below = Path(folder).relative_to(root)
                 if len(below.parts) > 6:
                     raise DataError(f"{root}: folders nested too deep at {below}; expected train/<class>/<image>")
-                found += [(below / name).as_posix() for name in sorted(names)]
+                found += [(below / name).as_posix() for name in names]
+        elif any(path.suffix.lower() in IMAGE_FORMATS for path in entry.rglob("*")):
+            found.append(f"{entry.name}/")
     return sorted(found)
 
 
@@ -269,10 +272,9 @@ def read_zip(path: Path) -> Reading:
         Also for a truncated, empty or encrypted zip, a wrong checksum, and entries that point outside.
     """
     with _open_zip(path) as archive:
-        entries = [e for e in archive.infolist() if not e.is_dir()]
         for entry in archive.infolist():
             _check_entry(entry, path)
-        files = [e.filename for e in entries if not _is_litter(e.filename)]
+        files = [e.filename for e in archive.infolist() if not e.is_dir() and not _is_litter(e.filename)]
         if not files:
             raise DataError(f"{path}: an empty zip; download the data again")
         doubled = [name for name, n in Counter(files).items() if n > 1]
@@ -290,7 +292,7 @@ def read_zip(path: Path) -> Reading:
         try:
             with archive.open(name) as file:
                 return read_csv(file, f"{path}: {name}")
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
             raise DataError(f"{path}: {name} is damaged ({error}); download the data again") from error
 
 
@@ -298,9 +300,9 @@ def read_zip(path: Path) -> Reading:
 def _open_zip(path: Path):
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
         size = path.stat().st_size
-        what = "an empty file" if size == 0 else f"truncated, or no zip at all ({size:,} bytes; {error})"
+        what = "an empty file" if size == 0 else f"truncated, damaged, or no zip at all ({size:,} bytes; {error})"
         raise DataError(f"{path}: {what}; download it again") from error
     with archive:
         yield archive
@@ -309,6 +311,8 @@ def _open_zip(path: Path):
 def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:
     # ZipInfo has already cut the name at a NUL byte; a backslash is a separator to programs on Windows.
     name = entry.filename.replace("\\", "/")
+    if not name:
+        raise DataError(f"{path}: damaged: an entry has no name; download it again")
     if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
         raise DataError(f"{path}: the entry {entry.filename!r} points outside the zip; do not use this file")
     if entry.flag_bits & 1:
@@ -360,14 +364,14 @@ def _read_tree(
 
 
 def _parse_tree(paths: list[str], where: str, prefix: str) -> tuple[list[Member], list[str]]:
-    members, others, unknown = [], [], Counter()
+    members, others, unknown = [], set(), Counter()
     for path in paths:
         if _is_litter(path):
             continue
         parts = path.removeprefix(prefix).split("/")
         half = parts[0].casefold()
         if not path.startswith(prefix) or half not in ("train", "test") or len(parts) == 1:
-            others.append(path)
+            others.add(parts[0] + "/" * (len(parts) > 1))
         elif len(parts) != 3:
             raise DataError(f"{where}: {path} is out of place; expected {half}/<class>/<image>")
         elif parts[1].casefold() not in CLASSES:
@@ -395,7 +399,7 @@ def _parse_tree(paths: list[str], where: str, prefix: str) -> tuple[list[Member]
     if doubled:
         half, label, name = doubled[0]
         raise DataError(f"{where}: two images are called {half}/{CLASSES[label]}/{name}")
-    notes = [f"not read, beside train/ and test/: {_shorten(others)}"] if others else []
+    notes = [f"not read, beside train/ and test/: {_shorten(sorted(others))}"] if others else []
     return members, notes
 
 
@@ -558,13 +562,16 @@ def read_tar(path: Path) -> Reading:
         See :func:`read`.
     """
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream) as archive:
             files = [m.name for m in archive.getmembers() if m.isfile() and not _is_litter(m.name)]
             name = _choose_csv(files)
             if name is None:
                 raise DataError(f"{path}: holds neither {' nor '.join(CSV_NAMES)}, but {_shorten(files)}")
-            return read_csv(archive.extractfile(name), f"{path}: {name}")
-    except (tarfile.TarError, zlib.error, EOFError) as error:
+            reading = read_csv(archive.extractfile(name), f"{path}: {name}")
+            while stream.read(2**20):  # gzip compares its checksum only at the end
+                pass
+            return reading
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path}: truncated or damaged ({error}); download it again") from error
 
 

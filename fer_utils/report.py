@@ -44,6 +44,9 @@ TITLE = "Emotion recognition on FER2013 with CNN architectures: a reproducibilit
 FOLD_ABOVE = 200
 LONGEST_STREAM = 2000
 
+#: Tables of more columns than this are printed in smaller type.
+WIDE_TABLE = 9
+
 #: Ids that keep their name in the report, so that claims can link to a figure in another notebook.
 SHARED_ID = re.compile(r"^(fig|table|claim)-[\w.-]+$")
 
@@ -229,7 +232,13 @@ def order_headings(part):
 
 
 def order_tables(part):
-    """Give every table a container that scrolls sideways and every header cell its scope."""
+    """Give every table a container that scrolls sideways, and every header cell its scope.
+
+    Remove what would stand between tables as an empty box.
+    """
+    for block in part.soup.find_all("pre"):
+        if not block.get_text(strip=True):
+            block.decompose()
     for style in part.soup.find_all("style"):
         if style.has_attr("scoped"):  # pandas puts one beside each table; it would style the whole report
             style.decompose()
@@ -239,6 +248,8 @@ def order_tables(part):
             cell.attrs.setdefault("scope", "col")
         for cell in table.select("tbody th"):
             cell.attrs.setdefault("scope", "row")
+        if max((len(row.find_all(["th", "td"])) for row in table.find_all("tr")), default=0) > WIDE_TABLE:
+            table["class"] = [*table.get("class", []), "wide"]
         caption = table.find("caption")
         name = caption.get_text(" ", strip=True)[:120] if caption else "Table"
         table.wrap(

@@ -87,24 +87,24 @@ def rule(sentence):
 
 
 def metric_words(name):
-    """``"macro F1"`` for ``"macro_f1"``."""
+    """Return ``"macro F1"`` for ``"macro_f1"``."""
     return WORDS.get(name, name.replace("_", " "))
 
 
 def curve_words(column):
-    """``"validation loss"`` for ``"test_loss"``, ``"training loss"`` for ``"loss"``: the thesis's words."""
+    """Call a column as the thesis does: ``"test_loss"`` is "validation loss", ``"loss"`` is "training loss"."""
     if column.startswith("test_"):
         return f"validation {metric_words(column.removeprefix('test_'))}"
     return f"training {metric_words(column)}"
 
 
 def label_words(name):
-    """A model's name as people read it; any other word as it is."""
+    """Return a model's name as people read it, any other word as it is."""
     return LABELS.get(name, name)
 
 
 def listed(names):
-    """``"a, b and c"``."""
+    """Join names: ``"a, b and c"``."""
     names = [str(name) for name in names]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
 
@@ -134,9 +134,13 @@ def sentence_of(name, parameters):
         elif key == "pairs":
             shown[key] = ", ".join("/".join(pair) for pair in value)
         elif isinstance(value, list):
-            shown[key] = listed(label_words(v) if isinstance(v, str) else v for v in value)
+            shown[key] = listed(label_words(v) if isinstance(v, str) else v for v in value) or "any"
         elif isinstance(value, dict):
-            shown[key] = ", ".join(f"{k} {v}" for k, v in value.items())
+            shown[key] = ", ".join(
+                f"{label_words(k)} {listed(v) if isinstance(v, list) else v}" for k, v in value.items()
+            )
+        elif isinstance(value, int) and value >= 1000:
+            shown[key] = f"{value:,}"
         else:
             shown[key] = value
     return RULES[name].sentence.format(**shown)
@@ -146,7 +150,7 @@ def sentence_of(name, parameters):
 
 
 def relative(ours, thesis):
-    """How far ours is from the thesis's, as a part of the thesis's; None where ours is no number."""
+    """Return how far ours is from the thesis's, as a part of the thesis's; None where ours is no number."""
     return None if ours is None or not np.isfinite(ours) else abs(ours - thesis) / abs(thesis)
 
 
@@ -169,14 +173,17 @@ def ranked(evidence, claim, values, model, which, words):
     -------
     Finding
     """
-    values = {m: value for m, value in values.items() if value is not None}
+    stated = values
+    values = {m: value for m, value in values.items() if value is not None and np.isfinite(value)}
     order = sorted(values, key=values.get, reverse=which == "highest")
     text = f"{words}: " + ", ".join(f"{evidence.label(m)} {number(values[m])}" for m in order)
-    if model not in values:
-        return Finding(None)
+    if len(values) < len(claim.models):
+        lacking = [evidence.label(m) for m in stated if m not in values]
+        return Finding(None, text if values else "", note=f"no {words} of {listed(lacking)}")
     extreme = values[order[0]]
+    tied = sum(value == extreme for value in values.values()) > 1
     return Finding(
-        values[model] == extreme if len(values) == len(claim.models) else None,
+        order[0] == model and not tied,
         text,
         values[model],
         note=f"{evidence.label(order[0])} is {which} by {words} ({number(extreme)}), "
@@ -187,7 +194,7 @@ def ranked(evidence, claim, values, model, which, words):
 # ---- the dataset: counts of the dataset notebook
 
 
-@rule("The number of images ({of}) is {value}, give or take {tolerance}")
+@rule("The number of {of} images is {value}, give or take {tolerance}")
 def image_count(evidence, of, value, tolerance):
     """Judge a number of images: ``of`` is ``all`` or ``test``."""
     counts = evidence.class_counts(USAGES if of == "all" else USAGES[1:])
@@ -284,7 +291,7 @@ def enough_per_class(evidence, value):
 
 
 def digits(text):
-    """Number of decimals in which a number is written."""
+    """Count the decimals in which a number is written."""
     return len(text.partition(".")[2])
 
 
@@ -309,8 +316,8 @@ def bounds(written, exact):
 
 
 @rule(
-    "The sides exclude each other: no number rounds to all of them, when each may be off by half a unit of the last "
-    "decimal in which it is written ({quantity})"
+    "The sides exclude each other: no number rounds to all of them, when each may be off by half a unit of the "
+    "last decimal in which it is written ({quantity})"
 )
 def no_common_number(evidence, quantity, sides, beside=None):
     """Judge whether numbers given for the same thing can all be true."""
@@ -363,7 +370,8 @@ def sum_of_rows(evidence, total, rows, beside=None):
         found != total,
         BESIDE[beside](evidence) if beside else "",
         difference=abs(found - total) / max(found, total),
-        note=f"stated {total:,}; the {len(rows)} rows add up to {found:,}, the first {len(first)} to {sum(first):,}",
+        note=f"stated {total:,}; the {len(rows)} rows add up to {found:,}, the first {len(first)} to "
+        f"{sum(first):,}",
     )
 
 
@@ -384,7 +392,7 @@ def part_of_total(evidence, part, share, total, other_total, beside=None):
 
 
 def whole_run(evidence):
-    """Names of all models of the run, in its order."""
+    """Return the names of all models of the run, in its order."""
     return list(dict.fromkeys(result.model for result in evidence.run.models))
 
 
@@ -399,12 +407,12 @@ def total_beside(usages):
 
 
 def colour_beside(evidence):
-    """Colour of the images that were read: anything but one grey channel is refused or named as altered."""
+    """Return the images' colour: what is not grey is refused, or named as altered and so not known."""
     return f"one grey channel{evidence.beside_data()}" if evidence.fingerprint else ""
 
 
 def classes_beside(evidence):
-    """Number of classes that have images."""
+    """Count the classes that have images."""
     found = sum(n > 0 for n in evidence.class_counts(USAGES).values())
     return f"{found}{evidence.beside_data()}" if found else ""
 
@@ -440,7 +448,7 @@ def resnet_beside(*names):
 
 
 def weights_beside(evidence):
-    """What each model of this run started from."""
+    """Say what each model of this run started from."""
     used = {"imagenet": "ImageNet weights", "none": "random values", "path": "weights from a file"}
     return ", ".join(
         f"{result.label}: {used[result.record['weights']['used']]}" for result in evidence.run.first_seeds
@@ -448,12 +456,12 @@ def weights_beside(evidence):
 
 
 def mobilenet_beside(evidence):
-    """Which MobileNets were trained here."""
+    """List which MobileNets were trained here."""
     return listed(evidence.label(m) for m in whole_run(evidence) if m.startswith("mobilenet"))
 
 
 def input_beside(evidence):
-    """Size of the images that our VGG-16 takes."""
+    """Return the size of the images that our VGG-16 takes."""
     shapes = [r.architecture.get("input_shape") for r in evidence.results("vgg16")]
     return f"{shapes[0][0]}x{shapes[0][1]}" if shapes and shapes[0] else ""
 

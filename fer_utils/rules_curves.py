@@ -11,7 +11,7 @@ from fer_utils.rules import Finding, curve_words, ranked, relative, rule
 
 
 def level_text(evidence, model, column):
-    """``"validation loss 1.21 (1.18 to 1.25 over the last fifth)"``."""
+    """Describe a level: ``"validation loss 1.21 (1.18 to 1.25 over the last fifth)"``."""
     ends = np.concatenate([tail(curve) for curve in evidence.curves(model, column)])
     level = number(evidence.settled(model, column))
     return f"{curve_words(column)} {level} ({number(ends.min())} to {number(ends.max())} over the last fifth)"
@@ -30,7 +30,10 @@ def settles_near(evidence, model, curve, value, tolerance):
     )
 
 
-@rule("The mean of the last fifth of the epochs of {model}'s {curve} lies from {low} to {high}, within {tolerance} of either end")
+@rule(
+    "The mean of the last fifth of the epochs of {model}'s {curve} lies from {low} to {high}, within {tolerance} "
+    "of either end"
+)
 def settles_within(evidence, model, curve, low, high, tolerance):
     """Judge whether a curve settles in a range."""
     level = evidence.settled(model, curve)
@@ -64,7 +67,7 @@ def keeps_falling(evidence, model, curve):
 
 
 def settling_epoch(values, tolerance):
-    """First epoch (from 1) from which a curve stays within a tolerance of its final level.
+    """Return the first epoch (from 1) from which a curve stays within a tolerance of its final level.
 
     Parameters
     ----------
@@ -81,8 +84,8 @@ def settling_epoch(values, tolerance):
 
 
 @rule(
-    "The first epoch from which {model}'s {curve} stays within {tolerance} of the mean of its last fifth is epoch {epoch}, give or "
-    "take {within}"
+    "The first epoch from which {model}'s {curve} stays within {tolerance} of the mean of its last fifth is epoch "
+    "{epoch}, give or take {within}"
 )
 def settles_at(evidence, model, curve, epoch, within, tolerance):
     """Judge when a curve settles."""
@@ -99,7 +102,9 @@ def lies_below(evidence, model, curve, other):
     return Finding(ours < theirs, text, ours, note=text)
 
 
-@rule("The means of the last fifth of the epochs of {model}'s {curve} and {other} differ by no more than {tolerance}")
+@rule(
+    "The means of the last fifth of the epochs of {model}'s {curve} and {other} differ by no more than {tolerance}"
+)
 def close_together(evidence, model, curve, other, tolerance):
     """Judge whether two curves end close together."""
     gap = abs(evidence.settled(model, curve) - evidence.settled(model, other))
@@ -107,7 +112,9 @@ def close_together(evidence, model, curve, other, tolerance):
     return Finding(gap <= tolerance, f"gap {number(gap)}", gap, note=text)
 
 
-@rule("The mean of the last fifth of the epochs of {model}'s {curve} exceeds that of {other} by more than {tolerance}")
+@rule(
+    "Over the last fifth of the epochs {model}'s {curve} exceeds its {other} by more than {tolerance} on average"
+)
 def well_above(evidence, model, curve, other, tolerance):
     """Judge whether one curve ends clearly above another."""
     gap = evidence.settled(model, curve) - evidence.settled(model, other)
@@ -118,7 +125,9 @@ def well_above(evidence, model, curve, other, tolerance):
 # ---- between models
 
 
-@rule("Of the four models {model} has the smallest gap between {curve} and {other} over the last fifth of the epochs")
+@rule(
+    "Of the four models {model} has the smallest gap between {curve} and {other} over the last fifth of the epochs"
+)
 def smallest_gap(evidence, claim, model, curve, other):
     """Judge whose two curves lie closest together."""
     gaps = {

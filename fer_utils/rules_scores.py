@@ -66,8 +66,8 @@ def all_better(evidence, metric, better, worse):
 
 
 @rule(
-    "The one-vs-rest AUC of {model} on the thesis's test set is lowest and highest in the classes named, and is there "
-    "as stated ({lowest}; {highest}), within {tolerance}"
+    "The one-vs-rest AUC of {model} on the thesis's test set is lowest and highest in the classes named, and is "
+    "there as stated ({lowest}; {highest}), within {tolerance}"
 )
 def auc_extremes(evidence, model, lowest, highest, tolerance):
     """Judge the lowest and the highest AUC of a model; ``lowest`` and ``highest`` hold one class each."""
@@ -94,7 +94,10 @@ def auc_extremes(evidence, model, lowest, highest, tolerance):
     )
 
 
-@rule("In no class is another model's AUC on the thesis's test set higher than that of {model} by more than {tolerance}")
+@rule(
+    "In no class is another model's AUC on the thesis's test set higher than that of {model} by more than "
+    "{tolerance}"
+)
 def auc_in_every_class(evidence, claim, model, tolerance):
     """Judge whether a model has the best ROC curve in every class."""
     tables = {m: evidence.auc(m) for m in claim.models if evidence.results(m)}
@@ -116,7 +119,10 @@ def auc_in_every_class(evidence, claim, model, tolerance):
     )
 
 
-@rule("Of the four models {model} has the {which} one-vs-rest AUC, as the mean over the classes, on the {part} images")
+@rule(
+    "Of the four models {model} has the {which} one-vs-rest AUC, as the mean over the classes, on the {part} "
+    "images"
+)
 def extreme_auc(evidence, claim, model, part, which):
     """Judge which model is first or last by its ROC curves."""
     values = {m: evidence.mean_auc(m, part) for m in claim.models if evidence.results(m)}
@@ -143,7 +149,7 @@ def correct_per_class(evidence, model, value, per_class, tolerance):
         ", ".join(f"{name} {p:.0f}" for name, p in ours.items())
         + f"; mean {np.mean(list(ours.values())):.1f}"
         + (f" ({', '.join(fewer)})" if fewer else ""),
-        difference=max(relative(ours[name], v) for name, v in value.items()),
+        difference=max(abs(ours[name] - v) / 100 for name, v in value.items()),
         note="; ".join(off),
     )
 
@@ -181,14 +187,14 @@ def most_confused(evidence, model, pairs, value, per_class, tolerance):
         not off,
         ", ".join(f"{pair_words(p)} {cells[p]:.0f}" for p in named),
         cells[named[0]],
-        difference=max(relative(cells[p], value) for p in named),
+        difference=max(abs(cells[p] - value) / 100 for p in named),
         note="; ".join(off),
     )
 
 
 @rule(
-    "On the same sample, {pairs} are among the rarer half of all confusions (by the smaller of a pair's two cells), each "
-    "{value}%, within {tolerance} points"
+    "On the same sample, {pairs} are among the rarer half of all confusions (by the smaller of a pair's two "
+    "cells), each {value}%, within {tolerance} points"
 )
 def least_confused(evidence, model, pairs, value, per_class, tolerance):
     """Judge which classes are confused least."""
@@ -199,15 +205,13 @@ def least_confused(evidence, model, pairs, value, per_class, tolerance):
     named = [frozenset(pair) for pair in pairs]
     median = float(np.median(percent.to_numpy()[~np.eye(len(CLASSES), dtype=bool)]))
     off = [
-        f"{pair_words(p)} {cells[p]:.1f}"
-        for p in named
-        if abs(cells[p] - value) > tolerance or cells[p] > median
+        f"{pair_words(p)} {cells[p]:.1f}" for p in named if abs(cells[p] - value) > tolerance or cells[p] > median
     ]
     return Finding(
         not off,
         ", ".join(f"{pair_words(p)} {cells[p]:.1f}" for p in named),
         cells[named[0]],
-        difference=max(relative(cells[p], value) for p in named),
+        difference=max(abs(cells[p] - value) / 100 for p in named),
         note=f"{listed(off)} against {value}; the median confusion is {median:.1f}",
     )
 
@@ -217,7 +221,8 @@ def least_confused(evidence, model, pairs, value, per_class, tolerance):
 
 @rule(
     "Counted at a probability threshold of 0.5, precision exceeds recall by more than {tolerance} while arg-max "
-    "predictions of the same probabilities, pooled, have one value for both (their accuracy): the threshold makes the gap"
+    "predictions of the same probabilities, pooled, have one value for both (their accuracy): the threshold makes "
+    "the gap"
 )
 def threshold_effect(evidence, model, tolerance):
     """Test the explanation of claim F25."""
@@ -228,8 +233,8 @@ def threshold_effect(evidence, model, tolerance):
     gap = values["precision"] - values["recall"]
     return Finding(
         gap > tolerance and values["recall"] < values["accuracy"] < values["precision"],
-        f"at threshold 0.5 precision {number(values['precision'])}, recall {number(values['recall'])}; arg-max pooled "
-        f"{number(values['accuracy'])} both, macro {number(macro['precision'])}, {number(macro['recall'])}",
+        f"at threshold 0.5 precision {number(values['precision'])}, recall {number(values['recall'])}; arg-max "
+        f"pooled {number(values['accuracy'])} both, macro {number(macro['precision'])}, {number(macro['recall'])}",
         values["precision"],
         note=f"precision exceeds recall by {gap:.3f} at the threshold",
     )

@@ -45,11 +45,13 @@ def plain(value):
 
 
 def no_network(evidence, model):
-    """Finding for a model whose ``architecture.json`` is not there."""
+    """Return the finding for a model whose ``architecture.json`` is not there."""
     return Finding(None, note=f"{evidence.label(model)} left no architecture.json")
 
 
-@rule("Every model's recorded parameters are {value}, and {metrics} are recorded each epoch; judged in a paper run")
+@rule(
+    "Every model's recorded parameters are {value}, and {metrics} are recorded each epoch; judged in a paper run"
+)
 def hyperparameters(evidence, claim, value, metrics):
     """Judge Table 5.1."""
     departures, short = [], []
@@ -137,7 +139,11 @@ def base_network(evidence, model, name):
         return no_network(evidence, model)
     base = base_of(architecture)
     text = f"{architecture['class']} around {base['name'] if base else 'no base'}"
-    return Finding(architecture["class"] == "Sequential" and bool(base) and plain(base["name"]) == plain(name), text, note=text)
+    return Finding(
+        architecture["class"] == "Sequential" and bool(base) and plain(base["name"]) == plain(name),
+        text,
+        note=text,
+    )
 
 
 @rule("The training started from: {start}")
@@ -154,7 +160,7 @@ def weights_used(evidence, model, start):
     return Finding(False, text, note=text)
 
 
-@rule("Training images are augmented, with at least these settings above 0 (if any are named): {settings}")
+@rule("Training images are augmented; settings that must be above 0: {settings}")
 def augmented_with(evidence, model, settings):
     """Judge the augmentation."""
     used = evidence.results(model)[0].record["augmentation"]
@@ -180,7 +186,10 @@ def top_unfrozen(evidence, model):
     return Finding(bool(last["trainable_parameters"]), text, note=f"the base's top is frozen: {text}")
 
 
-@rule("The learning rate never rises (ReduceLROnPlateau), and the epoch kept is the one with the best validation accuracy")
+@rule(
+    "The learning rate never rises (ReduceLROnPlateau), and the epoch kept is the one with the best validation "
+    "accuracy"
+)
 def callbacks(evidence, claim):
     """Judge learning rate and checkpoint by what they leave in the history."""
     off, texts = [], []
@@ -288,7 +297,10 @@ def resnet_rows(architecture):
     return [found.count(stage) for stage in range(1, 6)] + [int(last["settings"].get("activation") == "softmax")]
 
 
-@rule("In the built network the main path's convolutions add up, stage by stage, to {rows}, with the output layer to {total}")
+@rule(
+    "In the built network the main path's convolutions, stage by stage, and the output layer are {rows}, {total} "
+    "in all"
+)
 def resnet_layers(evidence, model, rows, total):
     """Judge the sum of ResNet-50's layers."""
     architecture = evidence.results(model)[0].architecture

@@ -133,6 +133,15 @@ def test_litter_is_passed_over_and_other_files_are_noted(small_set, tmp_path):
         assert reading.notes == ("not read, beside train/ and test/: README.md",)
 
 
+def test_images_beside_train_and_test_are_noted(small_set, tmp_path):
+    changed = {"validation/sad/Training_3.jpg": small_set.files[ANGRY], "about/index.html": b"x"}
+    zipped = readers.read(small_set.write_zip(tmp_path / "a.zip", changed=changed))
+    folder = readers.read(small_set.write_folder(tmp_path / "a", changed=changed))
+    assert zipped.notes == ("not read, beside train/ and test/: about/, validation/",)
+    assert folder.notes == ("not read, beside train/ and test/: validation/",)
+    assert len(zipped.labels) == len(folder.labels) == 56
+
+
 def test_directory_entries_in_a_zip_are_no_images(small_set, tmp_path):
     path = small_set.write_zip(tmp_path / "a.zip")
     with zipfile.ZipFile(path, "a") as archive:
@@ -389,6 +398,14 @@ def test_zip_with_a_hole(small_set, tmp_path):
     refused(path, "1 of 56 images cannot be read", ANGRY, "Bad CRC-32")
 
 
+def test_zip_of_a_newer_kind(small_set, tmp_path):
+    path = small_set.write_zip(tmp_path / "a.zip")
+    data = bytearray(path.read_bytes())
+    data[data.find(b"PK\x01\x02") + 6] = 99  # the version that is needed to unpack it
+    path.write_bytes(data)
+    refused(path, "zip file version 9.9")
+
+
 @pytest.mark.parametrize("name", ["/etc/x.jpg", "../x.jpg", "train/../../x.jpg", "C:/x.jpg", "..\\x.jpg"])
 def test_zip_entry_that_points_outside(small_set, tmp_path, name):
     path = small_set.write_zip(tmp_path / "a.zip", changed={name: b"x"})
@@ -442,8 +459,11 @@ def test_damaged_csv_in_an_archive(small_set, tmp_path):
     path.write_bytes(data)
     refused(path, "fer2013.csv is damaged", "Bad CRC-32")
     path = write_tar(small_set, tmp_path / "a.tar.gz")
-    path.write_bytes(path.read_bytes()[:-5000])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5000])
     refused(path, "truncated or damaged")
+    path.write_bytes(whole[:-8] + b"\0\0\0\0" + whole[-4:])  # gzip's checksum
+    refused(path, "CRC check failed")
 
 
 # --- the CSV files ------------------------------------------------------------------------------------------

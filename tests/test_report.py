@@ -295,8 +295,12 @@ def test_scripts_widgets_and_remote_files_are_left_out(tmp_path):
 
 def test_tables_scroll_and_say_what_their_headers_head(tmp_path):
     frame = pd.DataFrame({"accuracy": [0.5], "name": ["<b>"]}, index=["vgg16"])
-    write_notebook(tmp_path / "findings" / "notebook.ipynb", code("t", shown(frame._repr_html_())))
-    table = build(tmp_path).find("table", class_="dataframe")
+    write_notebook(
+        tmp_path / "findings" / "notebook.ipynb", code("t", shown(frame._repr_html_()), shown("<pre> \n</pre>"))
+    )
+    page = build(tmp_path)
+    assert not page.main.select(".outputs pre")
+    table = page.find("table", class_="dataframe")
     assert "table-scroll" in table.parent["class"] and table.parent["tabindex"] == "0"
     assert [th["scope"] for th in table.select("thead th")] == ["col"] * 3
     assert table.select_one("tbody th")["scope"] == "row" and "border" not in table.attrs

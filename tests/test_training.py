@@ -1,0 +1,196 @@
+"""Training: it can be stopped at any moment, and what it leaves on disk is what it was."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score
+
+from fer_utils import training
+from fer_utils.constants import PROBABILITY_COLUMNS
+from fer_utils.errors import ConfigError
+from fer_utils.results import read_model
+
+PARAMETERS = {
+    "model": "tiny",
+    "label": "Tiny",
+    "notebook": "none.ipynb",
+    "data": "synthetic",
+    "profile": "alone",
+    "protocol": "sound",
+    "seed": 3,
+    "threads": 1,
+    "deterministic": True,
+    "images_per_class": 12,
+    "test_images_per_class": 6,
+    "epoch_images_per_class": 0,
+    "epochs": 4,
+}
+
+#: A training in a process of its own, killed in the middle of an epoch where argv[2] names one.
+SCRIPT = """
+import json, os, sys
+import keras
+from fer_utils import training
+
+parameters = json.loads(sys.argv[1])
+run = training.begin(parameters)
+network = keras.Sequential([
+    keras.Input((48, 48, 1)),
+    keras.layers.Rescaling(1 / 255),
+    keras.layers.Conv2D(4, 3, strides=4, activation="relu"),
+    keras.layers.BatchNormalization(),
+    keras.layers.Dropout(0.3),
+    keras.layers.Flatten(),
+    keras.layers.Dense(7, activation="softmax"),
+])
+killed_in = int(sys.argv[2])
+
+class Kill(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if self.params and batch == 1 and self.epoch == killed_in:
+            os._exit(9)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+fit = network.fit
+network.fit = lambda *a, callbacks, **k: fit(*a, callbacks=[*callbacks, Kill()], **k)
+training.fit(run, network, augmentation={"rotation_range": 10, "horizontal_flip": True}, batch_size=32,
+             learning_rate=0.01, plateau_factor=0.5, plateau_patience=1)
+print(training.evaluate(run, network))
+print(training.closing_sentence(run))
+"""
+
+
+def train(out, killed_in=-1, **changes):
+    parameters = json.dumps(PARAMETERS | {"out": str(out)} | changes)
+    command = [sys.executable, "-c", SCRIPT, parameters, str(killed_in)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    done = train(out)
+    assert done.returncode == 0, done.stderr
+    return out / "tiny" / "seed-3", done.stdout
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("resumed")
+    assert train(out, killed_in=2).returncode == 9
+    done = train(out)
+    assert done.returncode == 0, done.stderr
+    return out / "tiny" / "seed-3", done.stdout
+
+
+def test_a_killed_training_goes_on_to_the_same_weights_and_history(whole, resumed):
+    assert "2 of 4 epochs were trained before" in resumed[1]
+    assert (whole[0] / "history.csv").read_bytes() == (resumed[0] / "history.csv").read_bytes()
+    assert (whole[0] / "model.weights.h5").read_bytes() == (resumed[0] / "model.weights.h5").read_bytes()
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(whole[0] / "predictions.parquet"), pd.read_parquet(resumed[0] / "predictions.parquet")
+    )
+
+
+def test_the_record_says_where_each_epoch_was_trained(resumed):
+    segments = read_model(resumed[0]).record["segments"]
+    assert [(s["first_epoch"], s["last_epoch"]) for s in segments] == [(1, 2), (3, 4)]
+    assert all(s["seconds"] > 0 and s["threads"] == 1 for s in segments)
+
+
+def test_a_finished_training_is_not_done_again(resumed):
+    out = resumed[0].parent.parent
+    before = (resumed[0] / "history.csv").read_bytes()
+    done = train(out)
+    assert "4 of 4 epochs were trained before" in done.stdout
+    assert (resumed[0] / "history.csv").read_bytes() == before
+    # Another learning rate or augmentation is another training; here another number of epochs.
+    assert "trained before" not in train(out, epochs=2).stdout
+
+
+def test_the_files_hold_what_was_computed(whole):
+    result = read_model(whole[0])
+    assert list(result.history["epoch"]) == [1, 2, 3, 4]
+    best = result.history.loc[result.history["val_accuracy"].idxmax(), "epoch"]
+    assert result.metrics["best"]["epoch"] == best == result.record["epochs"]["best"]
+    y_true, y_proba = result.select("test")
+    assert len(y_true) == 2 * 7 * 6
+    assert result.metrics["best"]["test"]["accuracy"] == pytest.approx(
+        accuracy_score(y_true, y_proba.argmax(axis=1))
+    )
+    assert result.metrics["last"]["epoch"] == 4
+    assert (result.predictions["usage"] == "Training").sum() == 7 * 12
+    np.testing.assert_allclose(result.predictions[list(PROBABILITY_COLUMNS)].sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_scores_of_an_epoch_are_those_of_the_weights_kept_for_it(whole):
+    result = read_model(whole[0])
+    row = result.history[result.history["epoch"] == result.metrics["best"]["epoch"]].iloc[0]
+    for part in ("public", "private", "test"):
+        for name in ("loss", "accuracy", "precision", "auc", "macro_f1"):
+            assert row[f"{part}_{name}"] == pytest.approx(result.metrics["best"][part][name], abs=1e-6)
+    assert row["val_accuracy"] == row["public_accuracy"]
+
+
+def test_the_saved_models_load_with_keras_alone_and_agree(whole):
+    # In a process of its own, which never imports fer_utils.
+    code = (
+        "import keras, sys, numpy as np; x = np.random.default_rng(0).uniform(0, 255, (5, 48, 48, 1));"
+        "a = keras.saving.load_model(sys.argv[1] + '/model.keras'); b = keras.saving.load_model(sys.argv[1] + '/model.h5');"
+        "p = a.predict(x, verbose=0); q = b.predict(x, verbose=0); a.load_weights(sys.argv[1] + '/model.weights.h5');"
+        "r = a.predict(x, verbose=0); assert np.allclose(p, q) and np.allclose(p, r) and np.allclose(p.sum(1), 1, atol=1e-5)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(whole[0])], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_synthetic_and_shortened_runs_say_so(whole):
+    record = read_model(whole[0]).record
+    assert record["synthetic"] and record["shortened"]
+    assert any("SYNTHETIC" in line for line in record["warnings"])
+    assert any("SHORTENED" in line for line in record["warnings"])
+    assert "This is no result" in whole[1]
+
+
+def test_the_record_names_no_folder_of_the_machine(whole):
+    record = (whole[0] / "run.json").read_text()
+    assert str(whole[0].parent.parent) not in record
+
+
+def test_the_thesis_protocol_validates_on_all_test_images(tmp_path):
+    assert train(tmp_path, protocol="thesis", epochs=1).returncode == 0
+    result = read_model(tmp_path / "tiny" / "seed-3")
+    assert (result.history["val_accuracy"] == result.history["test_accuracy"]).all()
+    assert result.metrics["best"]["validation"] == result.metrics["best"]["test"]
+
+
+def test_keras_and_our_scores_agree_on_an_epoch(whole):
+    """The training side is counted by Keras, the validation side by scikit-learn: they must mean the same."""
+    from fer_utils.metrics import METRICS, scores
+
+    y_true, y_proba = read_model(whole[0]).select("test")
+    ours = scores(y_true, y_proba)
+    for metric in training.epoch_metrics():
+        metric.update_state(np.eye(7, dtype="float32")[y_true], y_proba)
+        # Keras's AUC sums over 200 thresholds.
+        tolerance = 0.005 if metric.name == "auc" else 1e-5
+        assert float(np.mean(metric.result())) == pytest.approx(ours[metric.name], abs=tolerance), metric.name
+    assert {m.name for m in training.epoch_metrics()} | {"loss"} == set(METRICS)
+    loss = keras.losses.CategoricalCrossentropy()(np.eye(7, dtype="float32")[y_true], y_proba)
+    assert float(loss) == pytest.approx(ours["loss"], rel=1e-5)
+
+
+def test_impossible_parameters_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="lacks epochs"):
+        training.begin(
+            {name: value for name, value in PARAMETERS.items() if name != "epochs"} | {"out": str(tmp_path)}
+        )
+    with pytest.raises(ConfigError, match="epochs is 0"):
+        training.begin(PARAMETERS | {"epochs": 0, "out": str(tmp_path)})
