@@ -74,6 +74,8 @@ rule methods:
         NOTEBOOKS / "06_methods.ipynb",
     output:
         "methods/notebook.ipynb",
+    params:
+        code=code_hash(["constants", "figures"]),
     shell:
         "{PYTHON:q} -m fer_utils.execution methods"
 

@@ -176,7 +176,7 @@ def finish(out):
         kind = "synthetic data" if run.models[0].record["synthetic"] else "a shortened run"
         print(f"  These come from {kind} and are no results.")
     if not report.exists():
-        print(f"No report was made; see the messages above")
+        print("No report was made; see the messages above")
         return 1
     if missing:
         print(f"{missing} of {len(run.plan['models'])} trainings are missing; the same command tries them again.")

@@ -114,7 +114,7 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, path, title, epochs, steps):
         super().__init__()
         self.path, self.title, self.epochs, self.steps = path, title, epochs, steps
-        self.epoch, self.written, self.began, self.accuracy = 0, 0.0, None, None
+        self.epoch, self.written, self.began, self.accuracy, self.finished = 0, 0.0, None, None, 0
 
     def on_epoch_begin(self, epoch, logs=None):
         """Note the epoch."""
@@ -131,7 +131,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs):
         """Print the epoch's line."""
-        self.accuracy = float(logs["val_accuracy"])
+        self.accuracy, self.finished = float(logs["val_accuracy"]), epoch + 1
         left = self.write(epoch + 1)
         print(
             f"{datetime.now():%H:%M:%S}  {self.title}: epoch {epoch + 1}/{self.epochs}  "
@@ -142,18 +142,17 @@ class Progress(keras.callbacks.Callback):
         )
 
     def write(self, done):
-        """Write how many epochs are done; return the seconds that the rest will take, or None if it is too early."""
+        """Write how much is done; return the seconds that the rest will take, or None if it is too early."""
         self.written = time.monotonic()
         left = None
         if done > self.first:
             left = (self.written - self.began) / (done - self.first) * (self.epochs - done)
-        write_json(
-            self.path,
-            {
-                "done": done / self.epochs,
-                "epochs": self.epochs,
-                "seconds_left": left,
-                "val_accuracy": self.accuracy,
-            },
-        )
+        progress = {
+            "done": done / self.epochs,
+            "epochs": self.epochs,
+            "finished": self.finished,
+            "seconds_left": left,
+            "val_accuracy": self.accuracy,
+        }
+        write_json(self.path, progress)
         return left

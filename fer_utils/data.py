@@ -48,6 +48,8 @@ class Dataset:
         What this copy is and how it differs from the known ones; see :mod:`fer_utils.fingerprint`.
     notes : tuple of str
         What a reader of the results should know: what was tried before falling back, oddities of the copy.
+    path : Path or None
+        Where it was found; None for the synthetic set. It names a place on this machine and is never recorded.
     """
 
     images: np.ndarray
@@ -57,6 +59,7 @@ class Dataset:
     source: str
     fingerprint: dict
     notes: tuple[str, ...] = ()
+    path: Path | None = None
 
 
 def load(
@@ -106,8 +109,11 @@ def load(
         source=found.source,
         fingerprint=meta["fingerprint"],
         notes=(*found.notes, *meta["notes"]),
+        path=found.path,
     )
     on_message(f"Data: {found.source}, {len(dataset.labels):,} images. {dataset.fingerprint['description']}")
+    for note in meta["notes"]:
+        on_message(f"Note: {note}")
     return dataset
 
 

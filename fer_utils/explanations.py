@@ -66,9 +66,12 @@ def command(run, models=(), *, seeds=None, **parameters):
     -------
     str
     """
-    profile = run.plan.get("profile")
-    words = ["./run_all.sh", "--profile", profile if profile in PROFILES else "paper"]
-    if run.plan.get("data") == "synthetic":
+    records = [result.record for result in run.models]
+    profile = run.plan.get("profile") or next((record["profile"] for record in records), None)
+    words = ["./run_all.sh"]
+    if profile in PROFILES:  # a notebook run alone has none of them
+        words += ["--profile", profile]
+    if run.plan.get("data") == "synthetic" or any(record["synthetic"] for record in records):
         words += ["--data", "synthetic"]
     wanted = list(dict.fromkeys([*(result.model for result in run.models), *models]))
     if wanted:
@@ -80,22 +83,24 @@ def command(run, models=(), *, seeds=None, **parameters):
     return " ".join(words)
 
 
-def stated(claim):
+def stated(claim, key="value"):
     """Return what the thesis states in a claim, from ``claims.yaml``.
 
     Parameters
     ----------
     claim : str
         Its id, for example ``"D01"``.
+    key : str
+        Which parameter of the claim's rules.
 
     Returns
     -------
     number, list or dict
-        The ``value`` of the first of the claim's rules that has one.
+        That of the first of the claim's rules that has it.
     """
     text = resources.files("fer_utils").joinpath("claims.yaml").read_text(encoding="utf-8")
     row = next(row for row in yaml.safe_load(text)["claims"] if row["id"] == claim)
-    return next(rule["value"] for rule in row["rules"] if "value" in rule)
+    return next(rule[key] for rule in row["rules"] if key in rule)
 
 
 def and_list(items):
@@ -321,7 +326,7 @@ def duplicates(run, part="test"):
         ``change`` (accuracy less that on all images).
     """
     if run.images is None:
-        return Part("The dataset's audit is not in this run folder; this command makes it:", command=command(run))
+        return Part("The dataset's audit is not in this run folder.", command=command(run))
     marks = flags(run.images)
     rows = []
     for result in run.first_seeds:
@@ -330,7 +335,7 @@ def duplicates(run, part="test"):
         if unknown:
             return Part(
                 f"The dataset's audit lacks {unknown:,} of the {len(predictions):,} images that {result.label} "
-                "predicted, so it was made from other data. This command makes both anew:",
+                "predicted, so it was made from other data.",
                 command=command(run),
             )
         y_true = predictions["label"].to_numpy(dtype=np.int64)
@@ -417,7 +422,7 @@ def selection(run):
         )
     table = pd.DataFrame(rows)
     if max(len(result.history) for result in run.models) == 1:
-        text = "Every training of this run has one epoch, so there is none to select. More epochs show the effect:"
+        text = "Every training of this run has one epoch, so there is none to select."
         return Part(text, table, command(run, epochs=10))
     most = table.loc[table["optimism_private"].idxmax()]
     text = (
@@ -475,7 +480,7 @@ def protocols(run):
     if not rows:
         have = and_list(sorted({result.record["protocol"] for result in run.models}))
         return Part(
-            f"No model of this run was trained under both protocols (all: {have}). This compares them whole:",
+            f"No model of this run was trained under both protocols (all: {have}).",
             command=command(run, BOTH_PROTOCOLS),
         )
     table = pd.DataFrame(rows)

@@ -360,7 +360,10 @@ def paragraph(text):
 
 def command_lines(commands):
     """Show commands to type, one a line."""
-    return Displayable(f'<pre class="fer-command"><code>{html.escape(commands)}</code></pre>', commands)
+    return Displayable(
+        f'<pre class="fer-command" style="white-space:pre-wrap"><code>{html.escape(commands)}</code></pre>',
+        commands,
+    )
 
 
 def notice(title, text, points=()):

@@ -136,9 +136,7 @@ def noted(trainings, covered):
                 text = text.removeprefix(f"{covered}: ") if covered else text
                 holders.setdefault(text, []).append(named(training))
     finished = sum(bool(t["record"]) for t in trainings)
-    return tuple(
-        text if len(names) == finished else f"{text} ({'; '.join(names)})" for text, names in holders.items()
-    )
+    return tuple(text if len(names) == finished else f"{text} ({'; '.join(names)})" for text, names in holders.items())
 
 
 def make_banners(trainings, data, profile):
@@ -267,6 +265,7 @@ def moment(time):
 
 def tabulate_trainings(trainings):
     """One row of texts for each training that finished: what it started from, what it had, how long it took."""
+    several = len({t["record"].get("protocol") for t in trainings if t["record"]}) > 1
     rows = []
     for training in trainings:
         record = training["record"]
@@ -276,13 +275,13 @@ def tabulate_trainings(trainings):
         epochs, times = record.get("epochs") or {}, record.get("times") or {}
         used = {"none": "random", "imagenet": "ImageNet"}.get(weights.get("used"), weights.get("used", "–"))
         if used == "random" and weights.get("requested", "none") != "none":
-            used = f"random ({weights['requested']} asked for)"
+            used = f"random (asked: {weights['requested']})"
         seconds = times.get("train_seconds")
         rows.append(
             {
                 "Model": training["label"],
                 "Seed": training["seed"],
-                "Protocol": record.get("protocol", "–"),
+                **({"Protocol": record.get("protocol", "–")} if several else {}),
                 "Weights": used,
                 "Training images": f"{split['train']:,}" if "train" in split else "–",
                 "Epochs": f"{epochs.get('run', '–')} of {epochs.get('requested', '–')}",

@@ -299,7 +299,6 @@ def make_plan(options, command, on_message=print):
             "--profile paper needs FER2013 and takes no other data; give --data PATH, or --profile smoke"
         )
     profile, why = choose_profile(options.profile, synthetic, gpu)
-    on_message(f"Data: {dataset.source}: {fingerprint['description']}")
     on_message(f"Profile: {profile} ({why}): {config['profiles'][profile]['about']}")
 
     device = "GPU" if gpu else "CPU"
@@ -315,7 +314,7 @@ def make_plan(options, command, on_message=print):
                     "seed": seed,
                     "label": config["models"][model]["label"],
                     "notebook": config["models"][model]["notebook"],
-                    "parameters": parameters | {"seed": seed, "data": data_path(asked, dataset)},
+                    "parameters": parameters | {"seed": seed, "data": data_path(dataset)},
                     "estimate": round(seconds, 1),
                 }
             )
@@ -325,7 +324,7 @@ def make_plan(options, command, on_message=print):
         "profile": profile,
         "about": config["profiles"][profile]["about"],
         "data": dataset.source,
-        "data_path": data_path(asked, dataset),
+        "data_path": data_path(dataset),
         "data_variant": fingerprint["variant"],
         "data_description": fingerprint["description"],
         "data_sha256": fingerprint["sha256"],
@@ -350,11 +349,11 @@ def created():
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def data_path(asked, dataset):
+def data_path(dataset):
     """Return what the notebooks are to load: the very data that were found, so that no job searches again."""
     if dataset.fingerprint["variant"] == "synthetic":
         return "synthetic"
-    return str(dataset.path) if getattr(dataset, "path", None) else asked
+    return str(Path(dataset.path).absolute())
 
 
 def check_folder(out, plan):

@@ -379,7 +379,7 @@ PART_NAMES = {
     "train": "training images",
     "public": "PublicTest",
     "private": "PrivateTest",
-    "test": "thesis's test set (PublicTest and PrivateTest)",
+    "test": "the thesis's test set",
     "validation": "validation images",
 }
 
@@ -585,7 +585,7 @@ def interval_dots(table, *, rows, color_by="model", xlabel="Accuracy"):
     """
     lines = list(dict.fromkeys(table[rows]))
     models = list(dict.fromkeys(table[color_by]))
-    figure = Figure(figsize=(8.5, 1.3 + 0.16 * len(lines) * (len(models) + 1.2)), layout="constrained")
+    figure = Figure(figsize=(8.5, 1.3 + 0.13 * len(lines) * (len(models) + 1)), layout="constrained")
     ax = figure.subplots()
     step = 0.75 / len(models)
     for row in table.itertuples():

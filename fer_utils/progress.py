@@ -75,7 +75,7 @@ class Watch(threading.Thread):
         self.plan, self.out, self.entry = plan, out, entry
         self.path = out / ".training" / entry["model"] / f"seed-{entry['seed']}" / "progress.json"
         self.over = threading.Event()
-        self.said = None
+        self.said = 0
 
     def run(self):
         """Look until `over` is set."""
@@ -84,17 +84,16 @@ class Watch(threading.Thread):
             progress = read_json(self.path)
             if not progress:
                 continue
-            finished = round(progress["done"] * progress["epochs"], 6)
-            whole = int(finished)
             # A long epoch shows a sign of life each minute.
-            if whole == self.said and time.monotonic() - beat < 60:
+            if progress["finished"] == self.said and time.monotonic() - beat < 60:
                 continue
-            self.said, beat = whole, time.monotonic()
+            self.said, beat = progress["finished"], time.monotonic()
             done, seconds = left(self.plan, self.out)
             accuracy = progress.get("val_accuracy")
             seen = "" if accuracy is None else f", val_accuracy {accuracy:.3f}"
             say(
-                f"{name_of(self.entry)}: {finished:.1f} of {progress['epochs']} epochs{seen}; "
+                f"{name_of(self.entry)}: {progress['done'] * progress['epochs']:.1f} of {progress['epochs']} epochs"
+                f"{seen}; "
                 f"whole run {done:.0%}, about {duration(seconds)} left"
             )
 

@@ -9,6 +9,7 @@ import argparse
 import gzip
 import io
 import sys
+import zlib
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -100,7 +101,7 @@ def load(path: str | Path = PATH) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype={"recovered": bool, **statistic_types})
         table["label"] = table["class"].map({name: i for i, name in enumerate(CLASSES)}).astype("int8")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
         raise DataError(
             f"{Path(path).name}: cannot be read as the reference of the known FER2013 ({error}); install "
             "the package anew, or make the file with `python -m fer_utils.reference ZIP RECOVERED`"

@@ -44,6 +44,9 @@ TITLE = "Emotion recognition on FER2013 with CNN architectures: a reproducibilit
 FOLD_ABOVE = 200
 LONGEST_STREAM = 2000
 
+#: Cells with this tag say what the report's header says, for those who read the notebook alone.
+LEAVE_OUT = "not-in-report"
+
 #: Tables of more columns than this are printed in smaller type.
 WIDE_TABLE = 9
 
@@ -193,10 +196,11 @@ def convert(part, exporter):
         return
     try:
         notebook = nbformat.read(part.notebook, as_version=4)
+        notebook.cells = [cell for cell in notebook.cells if LEAVE_OUT not in cell.metadata.get("tags", ())]
         shorten_streams(notebook)
         html, _ = exporter.from_notebook_node(notebook, resources={"fold_above": FOLD_ABOVE})
-    except (ValueError, KeyError, AttributeError) as error:
-        part.note = f"{part.notebook.parent.name}/{part.notebook.name} cannot be read as a notebook: {error}"
+    except Exception as error:  # whatever is wrong with one notebook, the others are still reported
+        part.note = f"{part.notebook.parent.name}/{part.notebook.name} cannot be shown: {type(error).__name__}: {error}"
         return
     part.source = Path(notebook.metadata.get("papermill", {}).get("input_path") or "").name
     part.soup = BeautifulSoup(html, "html.parser")
@@ -411,9 +415,7 @@ def build_report(out):
         raise ResultsError(f"{out / 'plan.json'}: {plan['unreadable']}; run ./run_all.sh again.")
     trainings = find_trainings(out, plan)
     dataset = read_record(out / "dataset" / "dataset.json")
-    profile = plan.get("profile") or next(
-        (t["record"]["profile"] for t in trainings if t["record"].get("profile")), ""
-    )
+    profile = plan.get("profile") or next((t["record"]["profile"] for t in trainings if t["record"].get("profile")), "")
     parts = plan_parts(out, plan, trainings)
 
     exporter = make_exporter()

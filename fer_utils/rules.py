@@ -33,7 +33,7 @@ class Finding:
         Its 95% interval, where it has one.
     difference : float or None
         How far ours is from the thesis's, as a part of the thesis's; for a contradiction, how far its sides are
-        apart, as a part of the larger one. None where there is no such number.
+        apart, as a part of the larger one, and 1 for answers that share nothing. None where there is no such number.
     note : str
         Why it does not hold, or cannot be told; for a contradiction, both sides.
     """
@@ -357,6 +357,7 @@ def no_common_answer(evidence, question, sides, beside=None):
     return Finding(
         not common,
         BESIDE[beside](evidence) if beside else "",
+        difference=0.0 if common else 1.0,
         note=f"{question} {said}" + (f", which {listed(sorted(common))} satisfies" if common else ""),
     )
 

@@ -9,8 +9,8 @@ from fer_utils.plots import PART_NAMES
 
 
 def interval(value, low, high):
-    """``0.686 (0.671 to 0.701)``; without the bracket where there is no interval."""
-    return f"{value:.3f}" + (f" ({low:.3f} to {high:.3f})" if low == low else "")
+    """``0.686 [0.671, 0.701]``; without the bracket where there is no interval."""
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low == low else "")
 
 
 def about_accuracy(table, references=None):
@@ -27,19 +27,17 @@ def about_accuracy(table, references=None):
     for part, rows in table.groupby("part", sort=False):
         best, worst = rows.loc[rows["value"].idxmax()], rows.loc[rows["value"].idxmin()]
         first = f"{best['label']} {interval(best['value'], best['low'], best['high'])}"
-        where = f"On the {PART_NAMES[part]}" if part == "test" else f"On {PART_NAMES[part]}"
-        if len(rows) == 1:
-            sentences.append(f"{where} the accuracy is: {first}.")
+        where = f"On {PART_NAMES[part]}"
+        if best["value"] == worst["value"]:
+            sentences.append(f"{where} the accuracy is: {first}" + (", of all models." if len(rows) > 1 else "."))
         else:
             last = f"{worst['label']} {interval(worst['value'], worst['low'], worst['high'])}"
             sentences.append(f"{where} the highest accuracy is {first}, the lowest {last}.")
     for model, value in (references or {}).items():
         ours = table[table["model"] == model]
         if len(ours):
-            found = and_list(f"{row.value - value:+.3f} ({PART_NAMES[row.part]})" for row in ours.itertuples())
-            sentences.append(
-                f"The thesis states {value:.2f} for {ours['label'].iloc[0]}; the difference is {found}."
-            )
+            found = and_list(f"{row.value - value:+.3f} on {PART_NAMES[row.part]}" for row in ours.itertuples())
+            sentences.append(f"The thesis states {value:.2f} for {ours['label'].iloc[0]}; the difference is {found}.")
     return " ".join(sentences)
 
 
@@ -121,11 +119,12 @@ def about_calibration(data):
 
 def about_pairs(pairs):
     """Say how many pairs of models the test tells apart after Holm's correction."""
-    told = pairs[pairs["p_holm"] < 0.05]
-    text = f"Of {len(pairs)} pair{'s' if len(pairs) > 1 else ''}, {len(told) or 'none'} "
-    text += "differs" if len(told) == 1 else "differ"
-    text += " at the 5% level after Holm's correction."
     close = pairs[pairs["p_holm"] >= 0.05]
+    told = len(pairs) - len(close)
+    text = (
+        f"{told or 'None'} of {len(pairs)} pair{'s' if len(pairs) > 1 else ''} of models can be told apart at the 5% "
+    )
+    text += "level after Holm's correction."
     if len(close):
         text += " Not told apart: " + "; ".join(f"{row.a} and {row.b}" for row in close.itertuples()) + "."
     return text

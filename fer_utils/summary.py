@@ -16,14 +16,18 @@ from fer_utils.evidence import PRETRAINED, Evidence, number
 from fer_utils.figures import Displayable
 from fer_utils.rules import listed
 
+#: How a warning looks where the report's style sheet is not at hand.
+BANNER = "border-left:5px solid #9b1c1c;background:#fdecec;padding:0.5em 1em;margin:0.5em 0"
+
 #: Epochs of Table 5.1.
 EPOCHS = 45
 
 #: How the three most telling claims are chosen; `telling` does it.
 TELLING = (
-    "chosen by rule: of the claims not reproduced the one farthest from the thesis's figure, of those reproduced the "
-    "nearest, of the contradictions the one whose sides are farthest apart (each as a part of the thesis's figure); "
-    "what a verdict lacks is filled up in the order not reproduced, contradicted, reproduced"
+    "chosen by rule: of the claims not reproduced the one farthest from the thesis's figure, of those reproduced "
+    "the nearest (each as a part of that figure), of the contradictions the one that touches most other claims, "
+    "among equals the one whose sides are farthest apart; what a verdict lacks is filled up in the order not reproduced, "
+    "contradicted, reproduced"
 )
 
 SOURCES = {
@@ -140,12 +144,13 @@ def telling(claims, n=3):
     DataFrame
         At most `n` of the rows; none that is not testable.
     """
-    farthest = claims.sort_values("difference", ascending=False, kind="stable", na_position="last")
-    nearest = claims.sort_values("difference", kind="stable", na_position="last")
-    queues = {
-        verdict: list(order.index[order["verdict"] == verdict])
-        for verdict, order in ((NOT_REPRODUCED, farthest), (REPRODUCED, nearest), (CONTRADICTED, farthest))
+    ranked = claims.assign(touches=claims["id"].map(claims["see"].value_counts()).fillna(0))
+    orders = {
+        NOT_REPRODUCED: ranked.sort_values("difference", ascending=False, kind="stable"),
+        REPRODUCED: ranked.sort_values("difference", kind="stable"),
+        CONTRADICTED: ranked.sort_values(["touches", "difference"], ascending=False, kind="stable"),
     }
+    queues = {verdict: list(order.index[order["verdict"] == verdict]) for verdict, order in orders.items()}
     chosen = [queue.pop(0) for queue in queues.values() if queue][:n]
     for verdict in (NOT_REPRODUCED, CONTRADICTED, REPRODUCED):
         chosen += queues[verdict][: n - len(chosen)]
@@ -158,8 +163,8 @@ def scope(run, claims):
     kinds = claims["kind"].value_counts(sort=False)
     return [
         "The thesis compares four convolutional networks (traditional CNN, ResNet-50, VGG-16, MobileNet-V3) at "
-        f"recognising seven emotions in FER2013. Its central claim: {stated['F01'].statement} (chapter 6 says "
-        f"{stated['F02'].thesis}).",
+        f"recognising seven emotions in FER2013. Its central claim: {stated['F01'].statement} Chapter 6 says "
+        f"{stated['F02'].thesis}.",
         f"All {len(claims)} of its checkable statements are judged: "
         + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
         + ".",
@@ -173,12 +178,11 @@ def methodology(run, claims):
     first = run.models[0].record
     seeds = {m: [r.seed for r in run.by_name(m)] for m in dict.fromkeys(r.model for r in run.models)}
     trained = ", ".join(
-        f"{run.by_name(m)[0].label} (seed{'s' if len(s) > 1 else ''} {listed(s)}, from {start_of(run.by_name(m)[0])})"
-        for m, s in seeds.items()
+        f"{trainings_text(run, m, len(s))}, from {start_of(run.by_name(m)[0])}" for m, s in seeds.items()
     )
     protocols = dict.fromkeys(result.record["protocol"] for result in run.models)
     return [
-        f"Trained by the notebooks of this repository, profile {listed(profiles(run))}: {trained}.",
+        f"Trained by the notebooks of this repository, profile {listed(profiles(run))}. {trained}.",
         f"Data: {first['data']['source']}: {first['data']['description']}",
         "; ".join(dict.fromkeys(length(result) for result in run.models)) + ".",
         "Protocol: "
@@ -191,7 +195,7 @@ def methodology(run, claims):
 
 
 def start_of(result):
-    """What a training started from, in words."""
+    """Say what a training started from."""
     used = {"imagenet": "ImageNet weights", "none": "random values", "path": "weights from a file"}
     return used[result.record["weights"]["used"]]
 
@@ -225,8 +229,8 @@ def results(run, claims):
             f", {len(seeds)} seeds from {number(min(seeds))} to {number(max(seeds))}" if len(seeds) > 1 else ""
         )
         lines.append(
-            f"{evidence.label(model)}: accuracy {number(value)} [{number(low)}, {number(high)}] on {n:,} test images"
-            f"{spread}{evidence.beside([model])}"
+            f"{evidence.label(model)}: accuracy {number(value)} [{number(low)}, {number(high)}] on {n:,} test "
+            f"images{spread}{evidence.beside([model])}"
         )
     chosen = [
         (row.id, f"{row.verdict}: {row.statement} Thesis: {row.thesis}. Ours: {row.ours or 'none'}. {row.reason}")
@@ -258,17 +262,16 @@ def difficult(run, claims):
     literature = int((untested["kind"] == "literature").sum())
     lines = []
     if len(contradictions):
-        lines.append(
-            f"The thesis contradicts itself in {plural(len(contradictions), 'place')} ({listed(contradictions['id'])})."
-        )
+        places = plural(len(contradictions), "place")
+        lines.append(f"The thesis contradicts itself in {places} ({listed(contradictions['id'])}).")
     lines.append(
-        "It gives no seed, no software versions, no ranges of augmentation, no settings of the learning-rate schedule "
-        "and no layer sizes of its traditional CNN; each notebook says what was chosen instead."
+        "It gives no seed, no software versions, no ranges of augmentation, no settings of the learning-rate "
+        "schedule and no layer sizes of its traditional CNN; each notebook says what was chosen instead."
     )
     if len(untested) > literature:
         lines.append(
-            f"{plural(len(untested) - literature, 'claim')} could not be tested in this run; beside each stands the reason "
-            "and, where there is one, the command that makes what is missing."
+            f"{plural(len(untested) - literature, 'claim')} could not be tested in this run; beside each stands "
+            "the reason and, where there is one, the command that makes what is missing."
         )
     lines += [
         f"{head.capitalize()}: {text}"
@@ -300,8 +303,8 @@ def opening(run, claims):
     ]
     loud = warnings(run)
     head = "".join(
-        f'<div class="banner danger" role="note" style="border-left:5px solid #9b1c1c;background:#fdecec;padding:0.5em 1em;'
-        f'margin:0.5em 0"><strong>{html.escape(title)}</strong>: {html.escape(text)}</div>'
+        f'<div class="banner danger" role="note" style="{BANNER}"><strong>{html.escape(title)}</strong>: '
+        f"{html.escape(text)}</div>"
         for title, text in loud
     )
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in figures)
@@ -478,7 +481,7 @@ def limit_text(result):
 
 
 def augmentation_text(result):
-    """Settings of a training's augmentation that are on, in words."""
+    """List the settings of a training's augmentation that are on."""
     on = {name: value for name, value in result.record["augmentation"].items() if value}
     return ", ".join(f"{name} {value}" for name, value in on.items()) or "none"
 
@@ -538,14 +541,15 @@ def result_items(run):
         answered(
             "The exact number of training and evaluation runs",
             run.models,
-            f"{plural(len(run.models), 'training')} ({', '.join(trainings_text(run, m, n) for m, n in seeds.items())}), "
-            f"each evaluated at its best and its last epoch; {len(run.failures)} failed",
+            f"{plural(len(run.models), 'training')} "
+            f"({', '.join(trainings_text(run, m, n) for m, n in seeds.items())}), each evaluated at its best and its "
+            f"last epoch; {len(run.failures)} failed",
         ),
         answered(
             "A clear definition of the measures and statistics",
             run.models,
-            "fer_utils.metrics: precision, recall and F1 both at a probability threshold of 0.5, pooled, and as macro "
-            "figures of the arg-max class; fer_utils.statistics: 95% bootstrap intervals over images",
+            "fer_utils.metrics: precision, recall and F1 both at a probability threshold of 0.5, pooled, and as "
+            "macro figures of the arg-max class; fer_utils.statistics: 95% bootstrap intervals over images",
         ),
         answered(
             "Central tendency and variation",
@@ -558,11 +562,7 @@ def result_items(run):
         answered(
             "The average runtime, or the energy used",
             run.models,
-            "; ".join(
-                f"{run.by_name(m)[0].label} "
-                f"{duration(np.mean([r.record['times']['train_seconds'] or 0 for r in run.by_name(m)]))} a training"
-                for m in seeds
-            )
+            "; ".join(f"{run.by_name(m)[0].label} {duration(mean_seconds(run, m))} a training" for m in seeds)
             + "; energy was not measured",
         ),
         answered(
@@ -572,6 +572,11 @@ def result_items(run):
             + "; ".join(dict.fromkeys(f"{result.label}: {memory_text(result)}" for result in run.models)),
         ),
     ]
+
+
+def mean_seconds(run, model):
+    """Return the mean seconds of a model's trainings."""
+    return float(np.mean([result.record["times"]["train_seconds"] or 0 for result in run.by_name(model)]))
 
 
 def trainings_text(run, model, n):
@@ -612,8 +617,8 @@ def section_html(title, items):
         f'<td style="text-align:left;overflow-wrap:anywhere">{html.escape(item.evidence)}</td></tr>'
         for item in items
     )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Item", "Answer", "Evidence"))
     return (
-        f'<div style="overflow-x:auto"><table><caption style="text-align:left">{html.escape(title)}</caption><thead><tr>'
-        f'<th scope="col">Item</th><th scope="col">Answer</th><th scope="col">Evidence</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        f'<div style="overflow-x:auto"><table><caption style="text-align:left">{html.escape(title)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )

@@ -177,7 +177,6 @@ def begin(parameters):
         lock=lock,
     )
     print(f"{p['label']}, seed {p['seed']}, protocol {p['protocol']!r}, profile {p['profile']!r}")
-    print(f"Data: {dataset.source}: {dataset.fingerprint['description']}")
     print(
         f"Split: {len(split.train):,} training, {len(split.validation):,} validation, {len(split.public):,} "
         f"PublicTest and {len(split.private):,} PrivateTest images"

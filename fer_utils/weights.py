@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
-import keras
 
 from fer_utils.errors import ConfigError
 

@@ -141,12 +141,17 @@ def test_the_scores_of_an_epoch_are_those_of_the_weights_kept_for_it(whole):
 
 def test_the_saved_models_load_with_keras_alone_and_agree(whole):
     # In a process of its own, which never imports fer_utils.
-    code = (
-        "import keras, sys, numpy as np; x = np.random.default_rng(0).uniform(0, 255, (5, 48, 48, 1));"
-        "a = keras.saving.load_model(sys.argv[1] + '/model.keras'); b = keras.saving.load_model(sys.argv[1] + '/model.h5');"
-        "p = a.predict(x, verbose=0); q = b.predict(x, verbose=0); a.load_weights(sys.argv[1] + '/model.weights.h5');"
-        "r = a.predict(x, verbose=0); assert np.allclose(p, q) and np.allclose(p, r) and np.allclose(p.sum(1), 1, atol=1e-5)"
-    )
+    code = """
+import sys, keras, numpy as np
+folder = sys.argv[1]
+x = np.random.default_rng(0).uniform(0, 255, (5, 48, 48, 1))
+whole = keras.saving.load_model(folder + "/model.keras")
+first = whole.predict(x, verbose=0)
+assert np.allclose(first.sum(axis=1), 1, atol=1e-5)
+assert np.allclose(first, keras.saving.load_model(folder + "/model.h5").predict(x, verbose=0))
+whole.load_weights(folder + "/model.weights.h5")
+assert np.allclose(first, whole.predict(x, verbose=0))
+"""
     done = subprocess.run([sys.executable, "-c", code, str(whole[0])], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

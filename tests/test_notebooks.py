@@ -1,0 +1,129 @@
+"""The notebooks: sources without outputs, each runnable alone from where JupyterLab runs it."""
+
+import ast
+import json
+import os
+import re
+
+import nbformat
+import papermill
+import pytest
+from papermill.inspection import inspect_notebook
+
+from fer_utils.paths import project_root
+from fer_utils.results import read_model
+
+FOLDER = project_root() / "notebooks"
+ALL = sorted(path.name for path in FOLDER.glob("*.ipynb"))
+MODELS = {
+    "02_traditional_cnn.ipynb": "traditional_cnn",
+    "03_resnet50.ipynb": "resnet50",
+    "04_vgg16.ipynb": "vgg16",
+    "05_mobilenet.ipynb": "mobilenet_v3",
+}
+
+
+def source(name):
+    return nbformat.read(FOLDER / name, as_version=4)
+
+
+def test_they_are_numbered_without_gaps():
+    assert [int(name[:2]) for name in ALL] == list(range(1, len(ALL) + 1))
+    assert set(MODELS) < set(ALL)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_source_is_valid_and_holds_no_outputs(name):
+    notebook = source(name)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "fer2013"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs and cell.execution_count is None
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_parameter_has_a_type_and_a_comment_that_papermill_shows(name):
+    cells = [c for c in source(name).cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1
+    shown = inspect_notebook(FOLDER / name)
+    lines = [line for line in cells[0].source.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(shown) == len(lines)
+    for line in lines:
+        assert re.fullmatch(r"\w+: (str|int|float|bool) = \S.*  # \S.*", line), line
+    for node in ast.parse(cells[0].source).body:
+        assert shown[node.target.id]["inferred_type_name"] == node.annotation.id
+        assert shown[node.target.id]["help"].strip()
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_model_is_named_as_the_configuration_names_it(name):
+    shown = {key: ast.literal_eval(value["default"]) for key, value in inspect_notebook(FOLDER / name).items()}
+    assert (shown["model"], shown["notebook"]) == (MODELS[name], name)
+    assert "def make_model(input_shape, num_classes):" in "\n".join(c.source for c in source(name).cells)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Run notebooks with their defaults, but for the place of the results, in the folder they lie in."""
+    out = tmp_path_factory.mktemp("alone")
+
+    def run(name, data=None):
+        parameters = {"out": str(out)} | ({"data": data} if data else {})
+        target = out / name
+        papermill.execute_notebook(FOLDER / name, target, parameters=parameters, cwd=FOLDER, progress_bar=False)
+        texts = []
+        for cell in nbformat.read(target, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                texts.append(output.get("text") or "".join(output.get("data", {}).get("text/html", "")))
+        return out, "\n".join(texts)
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_findings_alone_say_which_command_makes_results(alone):
+    out, text = alone("07_findings.ipynb")
+    assert "./run_all.sh" in text
+    assert not list(out.glob("figures/fig-5*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*MODELS])
+def test_a_model_alone_leaves_its_results(alone, name):
+    out, text = alone(name, data="synthetic")
+    result = read_model(out / MODELS[name] / "seed-0")
+    assert result.record["epochs"]["run"] == 2 and result.record["synthetic"]
+    assert "SYNTHETIC DATA" in text and "This is no result" in text
+    for suffix in ("keras", "h5", "weights.h5"):
+        assert (result.folder / f"model.{suffix}").stat().st_size > 10_000
+    # ImageNet weights are used where they can be had, and where not, the record says so.
+    weights = result.record["weights"]
+    if weights["requested"] == "imagenet":
+        assert (weights["used"] == "imagenet") == (weights["reason"] is None)
+        total = result.architecture["parameters"] if "parameters" in result.architecture else None
+        assert total is None or weights["used"] == "imagenet" or total
+
+
+@pytest.mark.slow
+def test_the_dataset_alone(alone):
+    out, text = alone("01_dataset.ipynb", data="synthetic")
+    found = json.loads((out / "dataset" / "dataset.json").read_text())
+    assert found["fingerprint"]["variant"] == "synthetic"
+    assert "synthetic" in text.lower()
+
+
+@pytest.mark.slow
+def test_the_methods_alone(alone):
+    out, _ = alone("06_methods.ipynb")
+    for number in ("3.6", "3.7", "3.8", "3.9", "3.10", "3.21"):
+        assert list(out.glob(f"figures/fig-{number}-*.svg")), number
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("FER2013_DATA" not in os.environ, reason="FER2013_DATA is not set")
+def test_the_dataset_notebook_reports_what_is_known_of_fer2013(alone, real_data):
+    """Reference points measured independently of this package, with Pillow and a dict of byte strings."""
+    out, text = alone("01_dataset.ipynb", data=str(real_data))
+    for number in ("35,887", "34,034", "57", "568"):
+        assert number in text

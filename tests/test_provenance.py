@@ -1,0 +1,51 @@
+"""What made a number: code, versions, device; and files that are whole or not there."""
+
+import os
+
+import pytest
+
+from fer_utils import files, provenance, state
+
+
+def test_the_hash_of_code_ignores_comments_and_docstrings_only(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance.resources, "files", lambda package: tmp_path)
+
+    def hashed(text):
+        (tmp_path / "m.py").write_text(text)
+        return provenance.code_hash(["m"])
+
+    plain = hashed('"""Doc."""\n\n\ndef f(x):\n    """Add."""\n    return x + 1\n')
+    assert hashed('"""Other."""\n# why\n\n\ndef f(x):\n    """Plus."""\n\n    return x + 1  # one\n') == plain
+    assert hashed('"""Doc."""\n\n\ndef f(x):\n    """Add."""\n    return x + 2\n') != plain
+    assert hashed('"""Doc."""\n\n\ndef f(x):\n    """Add."""\n    print("a")\n    return x + 1\n') != plain
+
+
+def test_versions_name_tensorflow_under_either_name():
+    import keras
+    import tensorflow
+
+    found = provenance.versions()
+    assert (found["tensorflow"], found["keras"]) == (tensorflow.__version__, keras.__version__)
+
+
+def test_memory_is_in_mebibytes():
+    block = bytearray(200 * 2**20)
+    block[::4096] = b"x" * len(block[::4096])
+    assert 200 < provenance.peak_memory_mb() < 20_000
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"n": 1})
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == '{\n "n": 1\n}\n'
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_state_trees_flatten_and_unflatten():
+    tree = {"a": {"b": {"kernel/0": 1}, "c": 2}}
+    flat = state.flatten(tree)
+    assert set(flat) == {"a//b//kernel/0", "a//c"}
+    assert state.unflatten({name: int(value) for name, value in flat.items()}) == tree

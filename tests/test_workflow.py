@@ -1,0 +1,161 @@
+"""The whole graph, end to end, in a copy of the project on a path that is hard on shells."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fer_utils.paths import project_root
+from fer_utils.results import read_run
+
+pytestmark = pytest.mark.slow
+
+MODELS = ["traditional_cnn", "resnet50", "vgg16", "mobilenet_v3"]
+
+
+class Project:
+    """A copy of the project, and its command."""
+
+    def __init__(self, folder):
+        self.root = folder / "a path with spaces, ünïcode & 'quotes'"
+        for name in ("fer_utils", "notebooks"):
+            shutil.copytree(project_root() / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("Snakefile", "config.yaml", "pyproject.toml"):
+            shutil.copy(project_root() / name, self.root / name)
+        self.elsewhere = folder / "elsewhere"
+        self.elsewhere.mkdir()
+        self.environment = os.environ | {
+            "PYTHONPATH": str(self.root),
+            "FER_CACHE": str(folder / "cache"),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        self.environment.pop("FER2013_DATA", None)
+
+    def command(self, *arguments):
+        return [sys.executable, "-m", "fer_utils.batch", *arguments]
+
+    def run(self, *arguments):
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.elsewhere,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+        )
+
+    @property
+    def out(self):
+        return self.root / "results" / "smoke-synthetic"
+
+
+def stamps(out):
+    """When each executed notebook, and the report, was written."""
+    return {
+        str(p.relative_to(out)): p.stat().st_mtime_ns for p in [*out.glob("**/notebook.ipynb"), out / "report.html"]
+    }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("workflow"))
+
+
+def test_one_model_failing_does_not_stop_the_others(project):
+    done = project.run("--data", "synthetic", "--set", "weights=/nowhere/weights.h5", "--jobs", "2")
+    assert done.returncode == 1, done.stdout
+    assert "FAILED: ResNet-50 (seed 0): ConfigError" in done.stdout and "nowhere" in done.stdout
+    run = read_run(project.out)
+    assert [m.model for m in run.models] == ["traditional_cnn", "vgg16"]
+    assert {f["model"] for f in run.failures} == {"resnet50", "mobilenet_v3"}
+    report = (project.out / "report.html").read_text()
+    assert "weights.h5" in report and "ResNet-50" in report
+
+
+def test_the_next_call_tries_the_failed_ones_and_keeps_the_others(project):
+    before = stamps(project.out)
+    done = project.run("--data", "synthetic", "--jobs", "2")
+    assert done.returncode == 0, done.stdout
+    assert f"Report: {project.out / 'report.html'}" in done.stdout
+    run = read_run(project.out)
+    assert [m.model for m in run.models] == MODELS and not run.failures
+    after = stamps(project.out)
+    for kept in ("traditional_cnn/seed-0/notebook.ipynb", "vgg16/seed-0/notebook.ipynb", "dataset/notebook.ipynb"):
+        assert after[kept] == before[kept]
+    assert after["findings/notebook.ipynb"] > before["findings/notebook.ipynb"]
+
+
+def test_the_report_says_on_its_face_what_it_is(project):
+    report = (project.out / "report.html").read_text()
+    assert "SYNTHETIC" in report.upper() and "SMOKE" in report.upper()
+    for number in ("5.1", "5.2", "5.3", "5.4", "5.5", "5.6", "5.7", "5.8"):
+        assert f'id="fig-{number.replace(".", "-")}"' in report, number
+        assert list(project.out.glob(f"figures/fig-{number}-*.svg")), number
+    assert len((project.out / "claims.csv").read_text().splitlines()) > 63
+
+
+def test_the_same_command_again_does_nothing(project):
+    before = stamps(project.out)
+    started = time.monotonic()
+    done = project.run("--data", "synthetic", "--jobs", "2")
+    assert done.returncode == 0
+    assert stamps(project.out) == before
+    assert time.monotonic() - started < 60
+
+
+def test_editing_a_cell_reruns_that_model_and_the_findings_only(project):
+    before = stamps(project.out)
+    path = project.root / "notebooks" / "02_traditional_cnn.ipynb"
+    text = path.read_text()
+    assert "layers.Dense(256" in text
+    path.write_text(text.replace("layers.Dense(256", "layers.Dense(128"))
+    done = project.run("--data", "synthetic", "--jobs", "2")
+    assert done.returncode == 0, done.stdout
+    after = stamps(project.out)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"traditional_cnn/seed-0/notebook.ipynb", "findings/notebook.ipynb", "report.html"}
+
+
+def test_figures_and_report_are_rebuilt_from_predictions_alone(project):
+    for path in [*project.out.glob("*/seed-*/model.*"), *project.out.glob("figures/*")]:
+        path.unlink()
+    shutil.rmtree(project.out / ".training")
+    before = stamps(project.out)
+    done = project.run("report")
+    assert done.returncode == 0, done.stdout
+    after = stamps(project.out)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"findings/notebook.ipynb", "report.html"}
+    assert list(project.out.glob("figures/fig-5.1-*.svg"))
+    assert not list(project.out.glob("*/seed-*/model.*"))
+
+
+def test_a_run_that_is_killed_goes_on_where_it_stopped(project):
+    out = project.root / "results" / "killed"
+    arguments = ["--data", "synthetic", "--models", "traditional_cnn", "--set", "epochs=12", "--out", str(out)]
+    first = subprocess.Popen(
+        project.command(*arguments),
+        cwd=project.elsewhere,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    state = out / ".training" / "traditional_cnn" / "seed-0" / "state" / "state.json"
+    deadline = time.monotonic() + 300
+    while not (state.exists() and json.loads(state.read_text())["epoch"] >= 2):
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.2)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    done = project.run(*arguments)
+    assert done.returncode == 0, done.stdout
+    record = read_run(out).models[0].record
+    assert record["epochs"]["run"] == 12
+    assert len(record["segments"]) == 2
+    assert record["segments"][1]["first_epoch"] == record["segments"][0]["last_epoch"] + 1 > 2
