@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from fer_utils.provenance import code_hash
+from fer_utils.provenance import code_hash, modules_of
 
 configfile: "plan.json"
 
@@ -19,17 +19,17 @@ ROOT = Path(workflow.basedir)
 NOTEBOOKS = ROOT / "notebooks"
 PLAN = {(entry["model"], str(entry["seed"])): entry for entry in config["models"]}
 
-# What the results depend on is hashed without comments and docstrings: to mend a sentence is no reason to train.
-DATA_CODE = ["constants", "data", "fingerprint", "pixels", "readers", "reference", "synthetic"]
-MODEL_CODE = [
-    *DATA_CODE, "augmentation", "callbacks", "diagrams", "macro", "metrics", "pipeline", "splits", "state", "training",
-    "weights",
-]
-FINDINGS_CODE = [
-    "claims", "constants", "diagrams", "evidence", "figures", "metrics", "plots", "results", "rules", "statistics",
-    "summary",
-]
+# How results look; none of it reaches a number.
+LOOKS = {"diagrams", "figures", "plots", "progress", "results", "statistics"}
 MODEL_FILES = ["history.csv", "predictions.parquet", "metrics.json", "architecture.json", "summary.txt", "run.json"]
+
+
+def code(source, without=frozenset()):
+    """Hash of the package's code that a notebook or module uses, without comments and docstrings.
+
+    To mend a sentence, or the look of a figure, is no reason to train again.
+    """
+    return code_hash(modules_of(source) - without)
 
 
 def finished(name):
@@ -64,7 +64,7 @@ rule dataset:
         "dataset/images.parquet",
     params:
         data=config["data_sha256"],
-        code=code_hash([*DATA_CODE, "audit"]),
+        code=code(NOTEBOOKS / "01_dataset.ipynb"),
     shell:
         "{PYTHON:q} -m fer_utils.execution dataset"
 
@@ -75,7 +75,7 @@ rule methods:
     output:
         "methods/notebook.ipynb",
     params:
-        code=code_hash(["constants", "figures"]),
+        code=code(NOTEBOOKS / "06_methods.ipynb"),
     shell:
         "{PYTHON:q} -m fer_utils.execution methods"
 
@@ -88,7 +88,7 @@ rule model:
     params:
         parameters=lambda wildcards: json.dumps(PLAN[wildcards.model, wildcards.seed]["parameters"], sort_keys=True),
         data=config["data_sha256"],
-        code=code_hash(MODEL_CODE),
+        code=lambda wildcards: code(NOTEBOOKS / PLAN[wildcards.model, wildcards.seed]["notebook"], LOOKS),
     threads: max(1, workflow.cores // config["jobs"])
     shell:
         "{PYTHON:q} -m fer_utils.execution {wildcards.model} {wildcards.seed} --threads {threads}"
@@ -104,7 +104,7 @@ rule findings:
         "findings/notebook.ipynb",
         "claims.csv",
     params:
-        code=code_hash(FINDINGS_CODE),
+        code=code(NOTEBOOKS / "07_findings.ipynb"),
         failures=failures(),
     shell:
         "{PYTHON:q} -m fer_utils.execution findings"
@@ -119,7 +119,7 @@ rule report:
     output:
         "report.html",
     params:
-        code=code_hash(["report"]),
+        code=code(ROOT / "fer_utils" / "report.py") + code_hash(["report"]),
         failures=failures(),
     shell:
         "{PYTHON:q} -m fer_utils.report ."

@@ -13,6 +13,7 @@ import yaml
 
 from fer_utils import metrics, statistics
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, USAGES
+from fer_utils.errors import ResultsError
 
 #: Trainings that differ in the initial weights only, pretrained first (claim S08).
 PRETRAINED_PAIRS = (("resnet50", "resnet50_scratch"), ("mobilenet_v3", "mobilenet_v3_scratch"))
@@ -554,7 +555,11 @@ def pretraining(run, part="test"):
             )
             commands.append(command(run, [names[1]], weights="imagenet"))
             continue
-        table = pair_up(run, names, part)
+        try:
+            table = pair_up(run, names, part)
+        except ResultsError as error:
+            sentences.append(str(error))
+            continue
         if table is None:
             missing += [name for name in names if name not in first]
         else:
@@ -581,7 +586,10 @@ def mobilenets(run, part="test"):
     Part
     """
     first = {result.model: result for result in run.first_seeds}
-    table = pair_up(run, MOBILENETS, part)
+    try:
+        table = pair_up(run, MOBILENETS, part)
+    except ResultsError as error:
+        return Part(str(error))
     if table is None:
         missing = [name for name in MOBILENETS if name not in first]
         return Part(f"Not run: {and_list(missing)}.", command=command(run, missing))

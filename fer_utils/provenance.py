@@ -2,14 +2,18 @@
 
 import ast
 import hashlib
+import json
 import platform
 import resource
 import subprocess
 import sys
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 
 from fer_utils.paths import project_root
+
+#: The folder of this package.
+PACKAGE = Path(__file__).parent
 
 #: The packages whose version a result can depend on.
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "pillow", "matplotlib")
@@ -61,7 +65,7 @@ def code_hash(modules):
     """
     sha = hashlib.sha256()
     for name in sorted(modules):
-        tree = ast.parse((resources.files("fer_utils") / f"{name}.py").read_text(encoding="utf-8"))
+        tree = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
@@ -70,6 +74,43 @@ def code_hash(modules):
                     value.value = ""
         sha.update(f"{name}\n{ast.dump(tree)}\n".encode())
     return sha.hexdigest()
+
+
+def imports(tree):
+    """Return which modules of this package a syntax tree imports."""
+    names = {path.stem for path in PACKAGE.glob("*.py")}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "fer_utils":
+            found |= {alias.name for alias in node.names} & names
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fer_utils."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+def modules_of(path):
+    """Return which modules of this package a notebook or a module uses, directly or through others.
+
+    Parameters
+    ----------
+    path : Path
+        A notebook, or a Python file.
+
+    Returns
+    -------
+    set of str
+        Module names within the package.
+    """
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        text = "\n".join("".join(cell["source"]) for cell in cells)
+    found, waiting = set(), imports(ast.parse(text))
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= imports(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))) - found
+    return found
 
 
 def cpu_name():

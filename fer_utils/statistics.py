@@ -365,18 +365,24 @@ def aligned(results, part="test"):
     for result, table in zip(results, tables, strict=True):
         if len(table) != len(first) or not table.index.isin(first.index).all():
             raise ResultsError(
-                f"{result.folder}: its {part} predictions hold {len(table)} images, those of "
-                f"{results[0].folder} {len(first)}, and they are not the same ones. Run both on the same data."
+                f"{result.label} predicted {len(table)} images of the part {part!r}, {results[0].label} "
+                f"{len(first)}, and they are not the same ones. Run both on the same data and settings."
             )
     tables = [table.loc[first.index] for table in tables]
     for result, table in zip(results, tables, strict=True):
         if not (table["label"].to_numpy() == first["label"].to_numpy()).all():
             raise ResultsError(
-                f"{result.folder}: labels differ from those of {results[0].folder} for the same images. "
+                f"{result.label} has other labels than {results[0].label} for the same images. "
                 "Run both on the same data."
             )
     y_true = first["label"].to_numpy(dtype=np.int64)
     return first.index, y_true, [table[list(PROBABILITY_COLUMNS)].to_numpy() for table in tables]
+
+
+def same_images(results, part="test"):
+    """Whether all trainings predicted the same images, so that they can be compared image by image."""
+    ids = [set(result.predictions.loc[result.mask(part), "id"]) for result in results]
+    return all(other == ids[0] for other in ids[1:])
 
 
 def ensemble(results, part="test"):

@@ -25,8 +25,8 @@ EPOCHS = 45
 #: How the three most telling claims are chosen; `telling` does it.
 TELLING = (
     "chosen by rule: of the claims not reproduced the one farthest from the thesis's figure, of those reproduced "
-    "the nearest (each as a part of that figure), of the contradictions the one that touches most other claims, "
-    "among equals the one whose sides are farthest apart; what a verdict lacks is filled up in the order not reproduced, "
+    "the nearest (each as a part of that figure), of the contradictions the one that touches most other claims "
+    "(among equals, whose sides are farthest apart); what a verdict lacks is filled up in the order not reproduced, "
     "contradicted, reproduced"
 )
 
@@ -79,9 +79,7 @@ def warnings(run):
     if not run.models:
         found.append(("NOTHING HAS BEEN TRAINED", "this run holds no model's results."))
     if is_synthetic(run):
-        found.append(
-            ("SYNTHETIC DATA", "the faces are drawn by a program; no number here is a result on FER2013.")
-        )
+        found.append(("SYNTHETIC DATA", "the faces are drawn by a program; no number here is a result on FER2013."))
     else:
         found += [("NOT THE KNOWN FER2013", text) for text in altered_data(run)]
     for profile in dict.fromkeys(result.record["profile"] for result in run.models):
@@ -101,9 +99,7 @@ def warnings(run):
         found.append((head, f"{names_of(those)}, which the thesis starts from ImageNet weights ({why})."))
     for failure in run.failures:
         label = Evidence(run).label(failure.get("model", "a model"))
-        found.append(
-            ("FAILED", f"{label}, seed {failure.get('seed', '?')}: {failure.get('error') or 'no message'}.")
-        )
+        found.append(("FAILED", f"{label}, seed {failure.get('seed', '?')}: {failure.get('error') or 'no message'}."))
     return found
 
 
@@ -124,9 +120,7 @@ def altered_data(run):
 def length(result):
     """``"ResNet-50: 6 epochs, 3,489 training images"``."""
     record = result.record
-    return (
-        f"{result.label}: {plural(record['epochs']['run'], 'epoch')}, {record['split']['train']:,} training images"
-    )
+    return f"{result.label}: {plural(record['epochs']['run'], 'epoch')}, {record['split']['train']:,} training images"
 
 
 def telling(claims, n=3):
@@ -185,9 +179,7 @@ def methodology(run, claims):
         f"Trained by the notebooks of this repository, profile {listed(profiles(run))}. {trained}.",
         f"Data: {first['data']['source']}: {first['data']['description']}",
         "; ".join(dict.fromkeys(length(result) for result in run.models)) + ".",
-        "Protocol: "
-        + "; ".join(f"{name} ({PROTOCOLS[name]})" for name in protocols)
-        + ". Claims are judged on the "
+        "Protocol: " + "; ".join(f"{name} ({PROTOCOLS[name]})" for name in protocols) + ". Claims are judged on the "
         "thesis's own test set, PublicTest and PrivateTest together.",
         f"Computed on {listed(devices(run))} in {duration(seconds_of(run))} of training, with "
         f"TensorFlow {first['versions'].get('tensorflow', '?')} and Keras {first['versions'].get('keras', '?')}.",
@@ -225,9 +217,7 @@ def results(run, claims):
         if value is None:
             continue
         n = int(evidence.results(model)[0].mask("test").sum())
-        spread = (
-            f", {len(seeds)} seeds from {number(min(seeds))} to {number(max(seeds))}" if len(seeds) > 1 else ""
-        )
+        spread = f", {len(seeds)} seeds from {number(min(seeds))} to {number(max(seeds))}" if len(seeds) > 1 else ""
         lines.append(
             f"{evidence.label(model)}: accuracy {number(value)} [{number(low)}, {number(high)}] on {n:,} test "
             f"images{spread}{evidence.beside([model])}"
@@ -274,9 +264,7 @@ def difficult(run, claims):
             "the reason and, where there is one, the command that makes what is missing."
         )
     lines += [
-        f"{head.capitalize()}: {text}"
-        for head, text in warnings(run)
-        if head.startswith(("RANDOM", "FAILED", "NOT "))
+        f"{head.capitalize()}: {text}" for head, text in warnings(run) if head.startswith(("RANDOM", "FAILED", "NOT "))
     ]
     return lines
 
@@ -308,9 +296,7 @@ def opening(run, claims):
         for title, text in loud
     )
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in figures)
-    telling_lines = "".join(
-        f"<li>{link(f'claim-{name}', name)}, {html.escape(text)}</li>" for name, text in chosen
-    )
+    telling_lines = "".join(f"<li>{link(f'claim-{name}', name)}, {html.escape(text)}</li>" for name, text in chosen)
     middle = (
         f"<h3>Results</h3><p><b>{html.escape(counts)}</b></p>"
         + (f"<ul>{lines}</ul>" if lines else "")
@@ -408,9 +394,7 @@ def model_items(run, claims):
                 f"{r.record['split']['train']:,} images, {memory_text(r)}"
                 for r in timed
             ),
-            "time or number of parameters is not recorded for every model"
-            if models
-            else "nothing has been trained",
+            "time or number of parameters is not recorded for every model" if models else "nothing has been trained",
         ),
     ]
 
@@ -429,14 +413,10 @@ def dataset_items(run):
     variant = data.get("variant")
     splits = dict.fromkeys(split_text(result) for result in run.models)
     limits = [
-        r
-        for r in run.models
-        if r.record["split"]["images_per_class"] or r.record["split"]["test_images_per_class"]
+        r for r in run.models if r.record["split"]["images_per_class"] or r.record["split"]["test_images_per_class"]
     ]
     used = "; ".join(dict.fromkeys(limit_text(r) for r in limits)) or "no image was left out"
-    unknown = (
-        "the data were not read" if not variant else f"this copy is not a published one: {data['description']}"
-    )
+    unknown = "the data were not read" if not variant else f"this copy is not a published one: {data['description']}"
     return [
         answered(
             "The relevant statistics, such as the number of examples",
@@ -542,8 +522,8 @@ def result_items(run):
             "The exact number of training and evaluation runs",
             run.models,
             f"{plural(len(run.models), 'training')} "
-            f"({', '.join(trainings_text(run, m, n) for m, n in seeds.items())}), each evaluated at its best and its "
-            f"last epoch; {len(run.failures)} failed",
+            f"({', '.join(trainings_text(run, m, n) for m, n in seeds.items())}), each evaluated at its best and "
+            f"its last epoch; {len(run.failures)} failed",
         ),
         answered(
             "A clear definition of the measures and statistics",
@@ -602,9 +582,7 @@ def checklist(run, claims):
     answers = [item.answer for items in sections.values() for item in items]
     counts = ", ".join(f"{answers.count(answer)} {answer}" for answer in ("yes", "no", "not applicable"))
     tables = "".join(section_html(title, items) for title, items in sections.items())
-    markup = (
-        f'<section class="fer-checklist" aria-label="Reproducibility checklist"><p>{counts}.</p>{tables}</section>'
-    )
+    markup = f'<section class="fer-checklist" aria-label="Reproducibility checklist"><p>{counts}.</p>{tables}</section>'
     lines = [f"{item.answer}: {item.asked}: {item.evidence}" for items in sections.values() for item in items]
     return Displayable(markup, "\n".join([f"{counts}.", *lines]))
 

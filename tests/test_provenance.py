@@ -1,5 +1,6 @@
 """What made a number: code, versions, device; and files that are whole or not there."""
 
+import json
 import os
 
 import pytest
@@ -8,7 +9,7 @@ from fer_utils import files, provenance, state
 
 
 def test_the_hash_of_code_ignores_comments_and_docstrings_only(monkeypatch, tmp_path):
-    monkeypatch.setattr(provenance.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
 
     def hashed(text):
         (tmp_path / "m.py").write_text(text)
@@ -18,6 +19,20 @@ def test_the_hash_of_code_ignores_comments_and_docstrings_only(monkeypatch, tmp_
     assert hashed('"""Other."""\n# why\n\n\ndef f(x):\n    """Plus."""\n\n    return x + 1  # one\n') == plain
     assert hashed('"""Doc."""\n\n\ndef f(x):\n    """Add."""\n    return x + 2\n') != plain
     assert hashed('"""Doc."""\n\n\ndef f(x):\n    """Add."""\n    print("a")\n    return x + 1\n') != plain
+
+
+def test_the_modules_of_a_notebook_are_found_through_others(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    (tmp_path / "a.py").write_text("from fer_utils.b import f\n")
+    (tmp_path / "b.py").write_text("import json\n\n\ndef f():\n    from fer_utils import c, NAME\n")
+    (tmp_path / "c.py").write_text("from fer_utils.a import g\n")
+    (tmp_path / "d.py").write_text("")
+    cells = [
+        {"cell_type": "markdown", "source": ["from fer_utils import d"]},
+        {"cell_type": "code", "source": ["from fer_utils import a\n", "import numpy"]},
+    ]
+    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
+    assert provenance.modules_of(tmp_path / "n.ipynb") == {"a", "b", "c"}
 
 
 def test_versions_name_tensorflow_under_either_name():
