@@ -105,7 +105,8 @@ rule findings:
         "claims.csv",
     params:
         code=code(NOTEBOOKS / "07_findings.ipynb"),
-        failures=failures(),
+        # A function, because Snakemake would look for wildcards between the braces of a string.
+        failures=lambda wildcards: failures(),
     shell:
         "{PYTHON:q} -m fer_utils.execution findings"
 
@@ -120,6 +121,6 @@ rule report:
         "report.html",
     params:
         code=code(ROOT / "fer_utils" / "report.py") + code_hash(["report"]),
-        failures=failures(),
+        failures=lambda wildcards: failures(),
     shell:
         "{PYTHON:q} -m fer_utils.report ."

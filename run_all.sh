@@ -59,6 +59,13 @@ locked_set_up() {
 # TensorFlow's notices about CPU instructions help no reader; errors still come through.
 export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
 
+case "${1:-}" in
+  -h | --help)
+    python="$(find_python)" || exit $?
+    PYTHONPATH="$root" exec "$python" -m fer_utils.cli --help
+    ;;
+esac
+
 locked_set_up
 # Kernels and jobs are found by name; they must be this environment's.
 export PATH="$venv/bin:$PATH"

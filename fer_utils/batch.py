@@ -10,69 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fer_utils.cli import make_parser
 from fer_utils.errors import ConfigError, FerError
 from fer_utils.files import write_json, write_text
 from fer_utils.paths import project_root
-from fer_utils.planning import make_plan, read_config
+from fer_utils.planning import make_plan
 from fer_utils.results import read_json, read_run
-
-DESCRIPTION = """\
-Reproduce the study: notebooks in, one HTML report out. Called again, it goes on where it stopped, and does nothing
-where nothing changed."""
-
-EPILOG = """\
-other calls:
-  ./run_all.sh test       run the tests
-  ./run_all.sh lab        open the notebooks in JupyterLab, on this machine only
-  ./run_all.sh report     make the figures and the report again from a run's files, without training
-                          (takes --out DIR; without it, the newest run)
-Options after -- go to Snakemake as they are, for example: ./run_all.sh --jobs 8 -- --executor slurm"""
-
-
-def make_parser():
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="./run_all.sh",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    profiles = [*read_config()["profiles"], "auto"]
-    parser.add_argument(
-        "--profile",
-        default="auto",
-        choices=profiles,
-        help="smoke: plumbing only; quick: real data, shortened; paper: the thesis's setting; auto (default): "
-        "paper with a GPU, else quick, and smoke on synthetic data",
-    )
-    parser.add_argument(
-        "--data",
-        default="auto",
-        metavar="auto|synthetic|kaggle|PATH",
-        help="auto (default) looks at FER2013_DATA, data/, Kaggle, and falls back to drawn faces; PATH is a zip, "
-        "a folder or a CSV",
-    )
-    parser.add_argument(
-        "--models", metavar="A,B", help="entries of config.yaml, or all; default: the thesis's four"
-    )
-    parser.add_argument("--seeds", default="0", metavar="0,1", help="random seeds (default 0)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="models trained at once (default 1)")
-    parser.add_argument("--kernel", default="fer2013", metavar="NAME", help="Jupyter kernel for the notebooks")
-    parser.add_argument("--out", metavar="DIR", help="run folder; default: results/PROFILE-DATA")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change a notebook's parameter; may be given several times",
-    )
-    parser.add_argument(
-        "--publish",
-        action="store_true",
-        help="copy the run's figures to figures/ of the project, with their origin",
-    )
-    return parser
 
 
 def write_plan(out, plan):
@@ -107,9 +50,7 @@ def hold(out):
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise ConfigError(
-            f"{out}: another run is at work in this folder; wait for it or give another --out"
-        ) from None
+        raise ConfigError(f"{out}: another run is at work in this folder; wait for it or give another --out") from None
     return lock
 
 
@@ -147,7 +88,7 @@ def snakemake(out, rule, plan, lock, extra=()):
     with open(out / "snakemake.log", "a", encoding="utf-8") as log:
         start = log.tell()
         status = subprocess.run(command, pass_fds=[lock.fileno()], stderr=log).returncode
-    if status:
+    if status and not any((out / "failed").glob("*.json")):
         said = (out / "snakemake.log").read_text(encoding="utf-8", errors="replace")[start:]
         errors = [line for line in said.splitlines() if re.search(r"error|exception", line, re.IGNORECASE)]
         print(

@@ -18,7 +18,7 @@ from fer_utils.errors import ConfigError
 from fer_utils.evidence import Evidence
 from fer_utils.figures import Displayable
 from fer_utils.files import replacing
-from fer_utils.rules import RULES, Finding, sentence_of
+from fer_utils.rules import RULES, Finding, sentence_of, where_words
 
 FILE = Path(__file__).with_name("claims.yaml")
 
@@ -86,9 +86,15 @@ class Claim:
         return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences)
 
 
+@cache
+def read_file(path):
+    """Read the claims file once; parsing it takes a third of a second."""
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
 def load_tolerances(path=FILE):
     """Return the tolerances by name, each with ``value`` and ``because``, its justification."""
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))["tolerances"]
+    return read_file(path)["tolerances"]
 
 
 @cache
@@ -110,9 +116,8 @@ def load_claims(path=FILE):
     ConfigError
         If an id repeats, or a claim has no rule, one that does not exist, an unknown tolerance or a wrong field.
     """
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    tolerances = content["tolerances"]
-    claims = [read_claim(entry, tolerances, path) for entry in content["claims"]]
+    tolerances = load_tolerances(path)
+    claims = [read_claim(entry, tolerances, path) for entry in read_file(path)["claims"]]
     ids = [claim.id for claim in claims]
     repeated = sorted({name for name in ids if ids.count(name) > 1})
     if repeated:
@@ -396,7 +401,7 @@ def row_html(row):
     return (
         f'<tr role="row" id="claim-{html.escape(row.id)}" data-verdict="{name}">'
         f'<th scope="row" role="rowheader"><b class="id">{html.escape(row.id)}</b> '
-        f'<span class="soft">{html.escape(row.kind)}; {html.escape(row.where)}</span><br>'
+        f'<span class="soft">{html.escape(row.kind)}; {html.escape(where_words(row.where))}</span><br>'
         f"{html.escape(row.statement)}</th>"
         f'<td role="cell"><span class="verdict {name}"><span aria-hidden="true">{mark} </span>'
         f"{html.escape(row.verdict)}</span></td>"

@@ -42,6 +42,12 @@ def tail(values):
     return values[-max(1, -(-len(values) // TAIL)) :]
 
 
+def weights_reason(result):
+    """Say why a training did not start from ImageNet weights, without the details of the error."""
+    reason = result.record["weights"]["reason"]
+    return reason.partition(" (")[0] if reason else f"weights: {result.record['weights']['requested']} was asked for"
+
+
 def number(value, digits=3):
     """Write a number with so many decimals; an en dash where there is none."""
     return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
@@ -73,8 +79,8 @@ class Evidence:
         return found[0].label if found else LABELS.get(model, model)
 
     def counts(self, result):
-        """Whether a training can be held against the thesis: no obstacle but that it is not another run."""
-        return result.paper_run and (result.pretrained or result.model not in PRETRAINED)
+        """Whether a training can be held against the thesis."""
+        return not self.kind_of_run(result)
 
     def results(self, model):
         """Trainings of a model, one a seed: those that count, or, where none does, all."""
@@ -117,19 +123,19 @@ class Evidence:
         Returns
         -------
         list of str
-            One sentence for all models that lack the same, with the command that makes it; empty if each model
-            has a training that counts.
+            What is wrong with which models, then the command that makes it good; empty if each model has a
+            training that counts.
         """
+        causes = {model: self.causes(model) for model in models}
+        lacking = [model for model in models if causes[model]]
+        if not lacking:
+            return []
         groups = {}
-        for model in models:
-            causes = self.causes(model)
-            if causes:
-                groups.setdefault(tuple(causes.items()), []).append(model)
-        return [
-            f"{', '.join(self.label(m) for m in affected)}: {', '.join(dict(causes).values())}; "
-            f"needs {self.remedy(dict(causes), affected)}"
-            for causes, affected in groups.items()
-        ]
+        for model in lacking:
+            groups.setdefault(", ".join(causes[model].values()), []).append(self.label(model))
+        kinds = {kind for model in lacking for kind in causes[model]}
+        said = [f"{', '.join(labels)}: {text}" for text, labels in groups.items()]
+        return [*said, f"needs {self.remedy(kinds, lacking)}"]
 
     def causes(self, model):
         """Say what keeps a model from being tested, by what is wrong; empty if a training of it counts."""
@@ -140,8 +146,7 @@ class Evidence:
             return {}
         causes = self.kind_of_run(found[0])
         if causes.get("weights") == "random initialisation":
-            reason = found[0].record["weights"]["reason"] or "weights: none was asked for"
-            causes["weights"] = f"our figure, from random initialisation ({reason})"
+            causes["weights"] = f"our figure, from random initialisation ({weights_reason(found[0])})"
         return causes
 
     def remedy(self, causes, models):
@@ -216,9 +221,7 @@ class Evidence:
         """Mean one-vs-rest AUC of each class over the seeds; None where it is not defined."""
 
         def compute(result):
-            return self.once(
-                ("auc", result.model, result.seed, part), lambda: metrics.class_auc(*result.select(part))
-            )
+            return self.once(("auc", result.model, result.seed, part), lambda: metrics.class_auc(*result.select(part)))
 
         tables = [compute(result) for result in self.results(model)]
         return {

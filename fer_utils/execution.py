@@ -86,6 +86,13 @@ def plain(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
+def describe(error):
+    """Say in a line what ended a notebook; papermill's own error carries the cell's."""
+    if type(error).__name__ == "DeadKernelError":
+        return "the kernel died; most often there was not enough memory"
+    return plain(f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}")
+
+
 def run_chapter(plan, out, chapter):
     """Execute the dataset's, the methods' or the findings' notebook."""
     parameters = {"out": str(out)}
@@ -120,10 +127,7 @@ def run_model(plan, out, entry, threads):
             folder / "notebook.ipynb",
         )
     except Exception as error:
-        # papermill's own error carries the cell's; a kernel that died or is not there raises others.
-        message = plain(f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}")
-        if type(error).__name__ == "DeadKernelError":
-            message = "the kernel died; most often there was not enough memory"
+        message = describe(error)
         record = {
             "model": entry["model"],
             "seed": entry["seed"],
@@ -157,7 +161,12 @@ def main(arguments=None):
     plan = json.loads((out / "plan.json").read_text(encoding="utf-8"))
     if options.name in CHAPTERS:
         say(f"{options.name}: begins")
-        run_chapter(plan, out, options.name)
+        try:
+            run_chapter(plan, out, options.name)
+        except Exception as error:
+            say(f"{options.name}: FAILED: {describe(error)}")
+            say(f"  the notebook up to there: {out / '.training' / options.name / 'notebook.ipynb'}")
+            return 1
         return 0
     entry = next(e for e in plan["models"] if (e["model"], e["seed"]) == (options.name, options.seed))
     return 0 if run_model(plan, out, entry, options.threads) else 1

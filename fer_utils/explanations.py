@@ -5,6 +5,7 @@ the run lacks what the part needs, the command that makes it.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 import numpy as np
@@ -84,6 +85,7 @@ def command(run, models=(), *, seeds=None, **parameters):
     return " ".join(words)
 
 
+@cache
 def stated(claim, key="value"):
     """Return what the thesis states in a claim, from ``claims.yaml``.
 

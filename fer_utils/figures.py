@@ -8,6 +8,7 @@ import base64
 import hashlib
 import html
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from fer_utils.constants import CLASSES
 from fer_utils.files import replacing
@@ -62,6 +65,8 @@ MODELS = (
 
 #: Above this many bytes the page shows the PNG: a heavy SVG makes the report slow to open and to scroll.
 LARGEST_SVG = 300_000
+
+PNG_DPI = 130
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -191,12 +196,14 @@ def render(fig, title=""):
     """
     svg, png = io.BytesIO(), io.BytesIO()
     with mpl.rc_context(REPRODUCIBLE):
-        # The layout costs as much as the drawing: find it once, then keep it for both formats.
+        # The layout costs as much as a drawing: find it once and keep it. `savefig` would draw twice per format.
         fig.draw_without_rendering()
         fig.set_layout_engine("none")
-        fig.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
-        fig.savefig(png, format="png", dpi=130, metadata={"Software": None, "Title": title})
-    return svg.getvalue(), png.getvalue()
+        FigureCanvasSVG(fig).print_svg(svg, metadata={"Date": None, "Creator": None, "Title": title})
+        fig.set_dpi(PNG_DPI)
+        FigureCanvasAgg(fig).print_png(png, metadata={"Software": None, "Title": title})
+    # The indentation is a tenth of a file that is carried inside the report.
+    return re.sub(rb"\n\s+", b"\n", svg.getvalue()), png.getvalue()
 
 
 class Displayable:

@@ -280,6 +280,10 @@ def make_plan(options, command, on_message=print):
     config = read_config()
     models = choose_models(config, options.models)
     seeds = choose_seeds(options.seeds)
+    if options.profile not in (*config["profiles"], "auto"):
+        raise ConfigError(
+            f"--profile {options.profile}: unknown; config.yaml has {', '.join(config['profiles'])}, and there is auto"
+        )
     if options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs}: expected 1 or more")
     known = {model: notebook_parameters(config["models"][model]["notebook"]) for model in models}

@@ -109,6 +109,11 @@ def listed(names):
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
 
 
+def where_words(where):
+    """Return a place in the thesis as people read it: ``"chapter 6"`` for ``"6"``, ``"Fig. 5.1"`` as it is."""
+    return f"chapter {where}" if where[0].isdigit() else where
+
+
 def sentence_of(name, parameters):
     """Fill in a rule's sentence.
 
@@ -221,8 +226,7 @@ def class_counts(evidence, value, tolerance):
         not off,
         ", ".join(f"{name} {counts[name]:,}" for name in value),
         difference=max(abs(counts[name] - value[name]) / value[name] for name in value),
-        note=f"{len(off)} of {len(value)} classes differ: "
-        + ", ".join(f"{name} {by:+,}" for name, by in off.items()),
+        note=f"{len(off)} of {len(value)} classes differ: " + ", ".join(f"{name} {by:+,}" for name, by in off.items()),
     )
 
 
@@ -295,12 +299,12 @@ def digits(text):
     return len(text.partition(".")[2])
 
 
-def bounds(written, exact):
+def bounds(number, exact):
     """Return the values that a written number can stand for.
 
     Parameters
     ----------
-    written : str or list of str
+    number : str or list of str
         A number, or the two ends of a range.
     exact : bool
         Whether it is a count and so not rounded.
@@ -310,9 +314,14 @@ def bounds(written, exact):
     low, high : float
         Half a unit of the last decimal to each side.
     """
-    ends = written if isinstance(written, list) else [written]
+    ends = number if isinstance(number, list) else [number]
     reach = [0 if exact else 0.5 * 10 ** -digits(end) for end in ends]
     return float(ends[0]) - reach[0], float(ends[-1]) + reach[-1]
+
+
+def written(number):
+    """Return a number, or the ends of a range, as the thesis writes it."""
+    return " to ".join(number) if isinstance(number, list) else number
 
 
 @rule(
@@ -327,10 +336,7 @@ def no_common_number(evidence, quantity, sides, beside=None):
     exact = any(side.get("exact", False) for side in sides)
     excluded = low > high if exact else low > high - 1e-9
     middles = [(b[0] + b[1]) / 2 for b in found]
-    said = "; ".join(
-        f"{' to '.join(side['number']) if isinstance(side['number'], list) else side['number']} ({side['where']})"
-        for side in sides
-    )
+    said = "; ".join(f"{written(side['number'])} ({where_words(side['where'])})" for side in sides)
     return Finding(
         excluded,
         BESIDE[beside](evidence) if beside else "",
@@ -353,7 +359,9 @@ def no_common_answer(evidence, question, sides, beside=None):
         for side in sides
     ]
     common = set.intersection(*(set(answers) for _, answers in allowed))
-    said = "; ".join(f"{' or '.join(label_words(a) for a in answers)} ({where})" for where, answers in allowed)
+    said = "; ".join(
+        f"{' or '.join(label_words(a) for a in answers)} ({where_words(where)})" for where, answers in allowed
+    )
     return Finding(
         not common,
         BESIDE[beside](evidence) if beside else "",
@@ -371,8 +379,7 @@ def sum_of_rows(evidence, total, rows, beside=None):
         found != total,
         BESIDE[beside](evidence) if beside else "",
         difference=abs(found - total) / max(found, total),
-        note=f"stated {total:,}; the {len(rows)} rows add up to {found:,}, the first {len(first)} to "
-        f"{sum(first):,}",
+        note=f"stated {total:,}; the {len(rows)} rows add up to {found:,}, the first {len(first)} to {sum(first):,}",
     )
 
 
@@ -451,9 +458,7 @@ def resnet_beside(*names):
 def weights_beside(evidence):
     """Say what each model of this run started from."""
     used = {"imagenet": "ImageNet weights", "none": "random values", "path": "weights from a file"}
-    return ", ".join(
-        f"{result.label}: {used[result.record['weights']['used']]}" for result in evidence.run.first_seeds
-    )
+    return ", ".join(f"{result.label}: {used[result.record['weights']['used']]}" for result in evidence.run.first_seeds)
 
 
 def mobilenet_beside(evidence):

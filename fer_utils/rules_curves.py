@@ -102,9 +102,7 @@ def lies_below(evidence, model, curve, other):
     return Finding(ours < theirs, text, ours, note=text)
 
 
-@rule(
-    "The means of the last fifth of the epochs of {model}'s {curve} and {other} differ by no more than {tolerance}"
-)
+@rule("The means of the last fifth of the epochs of {model}'s {curve} and {other} differ by no more than {tolerance}")
 def close_together(evidence, model, curve, other, tolerance):
     """Judge whether two curves end close together."""
     gap = abs(evidence.settled(model, curve) - evidence.settled(model, other))
@@ -112,9 +110,7 @@ def close_together(evidence, model, curve, other, tolerance):
     return Finding(gap <= tolerance, f"gap {number(gap)}", gap, note=text)
 
 
-@rule(
-    "Over the last fifth of the epochs {model}'s {curve} exceeds its {other} by more than {tolerance} on average"
-)
+@rule("Over the last fifth of the epochs {model}'s {curve} exceeds its {other} by more than {tolerance} on average")
 def well_above(evidence, model, curve, other, tolerance):
     """Judge whether one curve ends clearly above another."""
     gap = evidence.settled(model, curve) - evidence.settled(model, other)
@@ -125,15 +121,11 @@ def well_above(evidence, model, curve, other, tolerance):
 # ---- between models
 
 
-@rule(
-    "Of the four models {model} has the smallest gap between {curve} and {other} over the last fifth of the epochs"
-)
+@rule("Of the four models {model} has the smallest gap between {curve} and {other} over the last fifth of the epochs")
 def smallest_gap(evidence, claim, model, curve, other):
     """Judge whose two curves lie closest together."""
     gaps = {
-        m: abs(evidence.settled(m, curve) - evidence.settled(m, other))
-        for m in claim.models
-        if evidence.results(m)
+        m: abs(evidence.settled(m, curve) - evidence.settled(m, other)) for m in claim.models if evidence.results(m)
     }
     return ranked(evidence, claim, gaps, model, "lowest", f"gap of {curve_words(curve)}")
 

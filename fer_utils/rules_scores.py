@@ -95,8 +95,7 @@ def auc_extremes(evidence, model, lowest, highest, tolerance):
 
 
 @rule(
-    "In no class is another model's AUC on the thesis's test set higher than that of {model} by more than "
-    "{tolerance}"
+    "In no class is another model's AUC on the thesis's test set higher than that of {model} by more than {tolerance}"
 )
 def auc_in_every_class(evidence, claim, model, tolerance):
     """Judge whether a model has the best ROC curve in every class."""
@@ -119,10 +118,7 @@ def auc_in_every_class(evidence, claim, model, tolerance):
     )
 
 
-@rule(
-    "Of the four models {model} has the {which} one-vs-rest AUC, as the mean over the classes, on the {part} "
-    "images"
-)
+@rule("Of the four models {model} has the {which} one-vs-rest AUC, as the mean over the classes, on the {part} images")
 def extreme_auc(evidence, claim, model, part, which):
     """Judge which model is first or last by its ROC curves."""
     values = {m: evidence.mean_auc(m, part) for m in claim.models if evidence.results(m)}
@@ -204,9 +200,7 @@ def least_confused(evidence, model, pairs, value, per_class, tolerance):
     cells = pair_cells(percent, min)
     named = [frozenset(pair) for pair in pairs]
     median = float(np.median(percent.to_numpy()[~np.eye(len(CLASSES), dtype=bool)]))
-    off = [
-        f"{pair_words(p)} {cells[p]:.1f}" for p in named if abs(cells[p] - value) > tolerance or cells[p] > median
-    ]
+    off = [f"{pair_words(p)} {cells[p]:.1f}" for p in named if abs(cells[p] - value) > tolerance or cells[p] > median]
     return Finding(
         not off,
         ", ".join(f"{pair_words(p)} {cells[p]:.1f}" for p in named),

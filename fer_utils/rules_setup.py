@@ -9,7 +9,7 @@ import re
 import numpy as np
 
 from fer_utils.diagrams import base_of, count_layers
-from fer_utils.evidence import PRETRAINED
+from fer_utils.evidence import PRETRAINED, weights_reason
 from fer_utils.rules import Finding, listed, rule
 
 #: How far a recorded F1 may be from the one of its precision and recall: rounding of single precision.
@@ -49,9 +49,7 @@ def no_network(evidence, model):
     return Finding(None, note=f"{evidence.label(model)} left no architecture.json")
 
 
-@rule(
-    "Every model's recorded parameters are {value}, and {metrics} are recorded each epoch; judged in a paper run"
-)
+@rule("Every model's recorded parameters are {value}, and {metrics} are recorded each epoch; judged in a paper run")
 def hyperparameters(evidence, claim, value, metrics):
     """Judge Table 5.1."""
     departures, short = [], []
@@ -150,12 +148,11 @@ def base_network(evidence, model, name):
 def weights_used(evidence, model, start):
     """Judge the initial weights; where ImageNet's were not to be had, the run cannot tell."""
     used = sorted({result.record["weights"]["used"] for result in evidence.results(model)})
-    reasons = [r.record["weights"]["reason"] for r in evidence.results(model) if r.record["weights"]["reason"]]
     text = f"weights: {listed(used)}"
     if used == [start]:
         return Finding(True, text)
     if model in PRETRAINED:
-        why = reasons[0] if reasons else f"weights: {listed(used)} was asked for"
+        why = weights_reason(evidence.results(model)[0])
         return Finding(None, text, note=f"not trained from {start} weights ({why})")
     return Finding(False, text, note=text)
 
@@ -187,8 +184,7 @@ def top_unfrozen(evidence, model):
 
 
 @rule(
-    "The learning rate never rises (ReduceLROnPlateau), and the epoch kept is the one with the best validation "
-    "accuracy"
+    "The learning rate never rises (ReduceLROnPlateau), and the epoch kept is the one with the best validation accuracy"
 )
 def callbacks(evidence, claim):
     """Judge learning rate and checkpoint by what they leave in the history."""
@@ -298,8 +294,7 @@ def resnet_rows(architecture):
 
 
 @rule(
-    "In the built network the main path's convolutions, stage by stage, and the output layer are {rows}, {total} "
-    "in all"
+    "In the built network the main path's convolutions, stage by stage, and the output layer are {rows}, {total} in all"
 )
 def resnet_layers(evidence, model, rows, total):
     """Judge the sum of ResNet-50's layers."""

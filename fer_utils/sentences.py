@@ -96,9 +96,9 @@ def about_confusion(data, per_class):
         )
     fewer = supports["balanced"][supports["balanced"] < per_class]
     if len(fewer):
-        counts = and_list(f"{name} with {n}" for name, n in fewer.items())
+        counts = and_list(f"{name} ({n})" for name, n in fewer.items())
         sentences.append(
-            f"Fewer than {per_class} images has {counts}: all of them are taken, and rows are in percent, so that "
+            f"With fewer than {per_class} images: {counts}. All of these are taken, and rows are in percent, so that "
             "every class weighs the same."
         )
     else:

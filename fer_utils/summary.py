@@ -105,8 +105,8 @@ def warnings(run):
 
 def is_synthetic(run):
     """Whether anything in the run was made from drawn faces."""
-    variants = [result.record["data"]["variant"] for result in run.models]
-    return "synthetic" in [*variants, run.dataset.get("fingerprint", {}).get("variant")]
+    drawn = [r.record["synthetic"] or r.record["data"]["variant"] == "synthetic" for r in run.models]
+    return any(drawn) or run.dataset.get("fingerprint", {}).get("variant") == "synthetic"
 
 
 def altered_data(run):

@@ -1,5 +1,6 @@
 """The claims audit, on planted runs whose figures are known by construction."""
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -8,7 +9,6 @@ import numpy as np
 import pandas as pd
 import planted
 import pytest
-import yaml
 from bs4 import BeautifulSoup
 from scipy import stats
 from sklearn import metrics as sk
@@ -188,16 +188,17 @@ def fingerprint(training=TRAINING, test=TEST, **changes):
         "known": True,
         "description": "planted by a test.",
         "counts": counts,
-        "n_images": sum(training) + sum(test),
+        "n_images": int(sum(training) + sum(test)),
         "decoder": "planted",
     } | changes
 
 
-def plant(folder, predictions=None, levels=LEVELS, models=FOUR, seeds=(0,), data=None, files=True, **record):
-    """Plant a run like the thesis's and read it back; `predictions` maps a model to its table."""
-    networks = architectures()
+def plant(folder, predictions=None, levels=LEVELS, models=FOUR, seeds=(0,), found=None, files=True, **record):
+    """A run like the thesis's; `predictions` maps a model to its table, `found` is the dataset's fingerprint."""
+    networks, trained = architectures(), []
     for model in models:
         for seed in seeds:
+            history = curves(model, levels)
             entry = planted.planted_record(model, seed, **record)
             entry["augmentation"] = {
                 "rotation_range": 10,
@@ -205,26 +206,35 @@ def plant(folder, predictions=None, levels=LEVELS, models=FOUR, seeds=(0,), data
                 "height_shift_range": 0.1,
                 "horizontal_flip": True,
             }
-            history = curves(model, levels)
             entry["epochs"] = {"requested": 45, "run": 45, "best": int(history["val_accuracy"].idxmax()) + 1}
-            table = (predictions or {}).get(model)
-            target = planted.plant_model(
-                folder, model, seed, with_accuracy(60) if table is None else table, history, entry
-            )
-            (target / "architecture.json").write_text(json.dumps(networks.get(model, {})))
+            target = folder / model / f"seed-{seed}"
+            target.mkdir(parents=True)
             for name in ("model.keras", "model.h5", "model.weights.h5") if files else ():
                 (target / name).write_bytes(b"")
-    plan = {
-        "profile": "paper",
-        "command": "./run_all.sh",
-        "models": [{"model": m, "seed": s} for m in models for s in seeds],
-    }
-    (folder / "plan.json").write_text(json.dumps(plan))
-    (folder / "dataset").mkdir()
-    (folder / "dataset" / "dataset.json").write_text(
-        json.dumps({"source": "fer2013.zip", "fingerprint": data or fingerprint()})
-    )
-    return results.read_run(folder)
+            table = (predictions or {}).get(model)
+            trained.append(
+                results.ModelResult(
+                    model,
+                    seed,
+                    entry["label"],
+                    entry,
+                    history,
+                    with_accuracy(60) if table is None else table,
+                    {},
+                    "",
+                    copy.deepcopy(networks[model]),
+                    target,
+                )
+            )
+    plan = {"profile": "paper", "command": "./run_all.sh"}
+    dataset = {"source": "fer2013.zip", "fingerprint": found or fingerprint()}
+    return results.Run(folder, plan, trained, dataset=dataset)
+
+
+def verdict_of(run, name):
+    """One claim's verdict."""
+    claim = next(claim for claim in claims.load_claims() if claim.id == name)
+    return claims.judge_claim(claim, Evidence(run))["verdict"]
 
 
 def judged(run):
@@ -261,7 +271,7 @@ def opposite(tmp_path_factory):
         "vgg16": with_accuracy(60),
         "mobilenet_v3": with_accuracy(70),
     }
-    run = plant(folder, predictions, levels, data=fingerprint(training=[n + 50 for n in TRAINING[::-1]], test=[90] * 7))
+    run = plant(folder, predictions, levels, found=fingerprint([n + 50 for n in TRAINING[::-1]], [90] * 7))
     for result in run.models:
         # A network of nothing, trained with another batch size, its last file lost.
         result.architecture["layers"] = [layer("Flatten")]
@@ -303,7 +313,7 @@ def test_every_rule_has_a_claim_and_every_claim_a_rule():
 
 
 def test_every_tolerance_is_used_and_justified():
-    content = yaml.safe_load(claims.FILE.read_text(encoding="utf-8"))
+    content = copy.deepcopy(claims.read_file(claims.FILE))
     used = {
         rule[key] for c in content["claims"] for rule in c["rules"] for key in ("tolerance", "within") if key in rule
     }
@@ -324,20 +334,20 @@ def test_every_tolerance_is_used_and_justified():
     ],
 )
 def test_a_claim_that_cannot_be_judged_is_an_error(tmp_path, change, words):
-    content = yaml.safe_load(claims.FILE.read_text(encoding="utf-8"))
+    content = copy.deepcopy(claims.read_file(claims.FILE))
     content["claims"][0] |= change
     path = tmp_path / "claims.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ConfigError, match=words) as error:
         claims.load_claims(path)
     assert "D01" in str(error.value)
 
 
 def test_an_id_that_repeats_is_an_error(tmp_path):
-    content = yaml.safe_load(claims.FILE.read_text(encoding="utf-8"))
+    content = copy.deepcopy(claims.read_file(claims.FILE))
     content["claims"].append(content["claims"][0])
     path = tmp_path / "claims.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ConfigError, match="D01 occurs more than once"):
         claims.load_claims(path)
 
@@ -347,7 +357,7 @@ def test_tolerances_cover_what_they_are_justified_with():
     tolerance = {name: entry["value"] for name, entry in claims.load_tolerances().items()}
     z = stats.norm.ppf(0.975)
     assert z * math.sqrt(0.67 * 0.33 / 7178) + 0.005 <= tolerance["score"]
-    a, m, n = 0.83, 1024, 6154
+    a, m, n = 0.78, 1024, 6154
     q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
     hanley = math.sqrt((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n))
     assert z * hanley + 0.005 <= tolerance["auc"]
@@ -371,14 +381,15 @@ def test_every_kind_of_claim_can_get_every_verdict_that_it_can_have(thesis, oppo
 
 
 def test_a_run_like_the_thesis_reproduces_what_it_says(thesis):
-    reproduced = """D04 D06 D07 S01 S02 S03 S04 S05 S06 S07 F01 F02 F08 F09 F10 F11 F12 F18 F19 F20 F21 F22 F23 F24 F26
-                    F27 F29 F30 F31 F32""".split()
+    names = "D04 D06 D07 S01 S02 S03 S04 S05 S06 S07 F01 F02 F08 F09 F10 F11 F12 F18 F19 F20 F21 F22 F23 F24 F26"
+    reproduced = f"{names} F27 F29 F30 F31 F32".split()
     assert {name: thesis.verdict[name] for name in reproduced} == dict.fromkeys(reproduced, REPRODUCED)
 
 
 def test_an_opposite_run_reproduces_next_to_nothing(opposite):
     tested = opposite[~opposite["verdict"].isin([CONTRADICTED, NOT_TESTABLE])]
-    assert list(tested.index[tested["verdict"] == REPRODUCED]) == ["D06"]
+    # The planted networks confuse each class with one other only, so F31's pairs are indeed the rarest.
+    assert list(tested.index[tested["verdict"] == REPRODUCED]) == ["D06", "F31"]
     assert {"D01", "D04", "D07", "S01", "S02", "S04", "F01", "F04", "F08", "F13", "F17", "F29", "F35"} <= set(
         tested.index
     )
@@ -395,7 +406,7 @@ def test_the_datasets_own_counts_decide(thesis):
 def test_counts_as_the_thesis_has_them_would_reproduce(tmp_path):
     table = np.array((6989, 1766, 6096, 7849, 7011, 6176, 4005))
     test = np.array((1000, 1000, 1000, 1000, 1000, 1000, 1177))
-    run = plant(tmp_path, models=(), data=fingerprint(table - test, test))
+    run = plant(tmp_path, models=(), found=fingerprint(table - test, test))
     found = judged(run)
     assert list(found.verdict[["D02", "D08", "D09", "D04"]]) == [REPRODUCED] * 4
     assert found.verdict["D01"] == NOT_REPRODUCED and found.ours["D01"] == "39,892"
@@ -547,8 +558,7 @@ def test_a_diverging_curve_never_settles():
 def test_one_changed_level_loses_a_curve_claim(tmp_path, change, claim):
     model, name, pair = change
     levels = LEVELS | {model: LEVELS[model] | {name: pair}}
-    found = judged(plant(tmp_path, levels=levels))
-    assert found.verdict[claim] == NOT_REPRODUCED
+    assert verdict_of(plant(tmp_path, levels=levels), claim) == NOT_REPRODUCED
 
 
 @pytest.mark.parametrize("column", ["loss", "test_loss"])
@@ -604,6 +614,18 @@ def test_pretrained_networks_need_their_weights(tmp_path):
     assert found.verdict["S04"] == REPRODUCED
 
 
+def test_one_command_makes_good_all_that_is_missing(tmp_path):
+    run = plant(tmp_path, models=("resnet50", "vgg16"))
+    run.models[0].record["weights"] = {"requested": "imagenet", "used": "none", "reason": "not had (URL: http://x)"}
+    run.models[1].record["profile"] = "quick"
+    reason = judged(run).reason["F01"]
+    assert reason == (
+        "ResNet-50: our figure, from random initialisation (not had); Traditional CNN, MobileNet-V3: not run; "
+        "VGG-16: quick run; needs ./run_all.sh --profile paper --models "
+        "resnet50,vgg16,traditional_cnn,mobilenet_v3, with Keras's ImageNet weights within reach"
+    )
+
+
 def test_weights_of_unknown_origin_do_not_count(tmp_path):
     weights = {"requested": "mine.h5", "used": "path", "sha256": "0" * 64, "reason": None}
     found = judged(plant(tmp_path, models=("resnet50",), weights=weights))
@@ -647,7 +669,7 @@ def test_an_empty_run_has_nothing_but_contradictions(tmp_path):
 @pytest.mark.parametrize("variant", ["synthetic", "fer2013-modified"])
 def test_dataset_claims_need_the_known_data(tmp_path, variant):
     data = fingerprint(variant=variant, known=False, description="blurred copy.")
-    found = judged(plant(tmp_path, models=(), data=data))
+    found = judged(plant(tmp_path, models=(), found=data))
     rows = found[found["kind"] == "dataset"]
     assert set(rows["verdict"]) == {NOT_TESTABLE} and rows["reason"].str.startswith("blurred copy; needs").all()
     kind = "synthetic data" if variant == "synthetic" else "data that are not the known FER2013"
@@ -672,7 +694,7 @@ def test_every_contradiction_is_computed(thesis):
     assert len(rows) == 12 and set(rows["verdict"]) == {CONTRADICTED}
     assert rows.reason["D03"] == "stated 35,340; the 7 rows add up to 39,892, the first 6 to 35,887"
     assert rows.reason["D11"] == "20% of 35,340 is 7,068; 7,177 is 20% of 35,887 (7,177.4)"
-    assert rows.reason["F03"] == "accuracy of ResNet-50: 0.67 (Fig. 5.1); 0.68 (6)"
+    assert rows.reason["F03"] == "accuracy of ResNet-50: 0.67 (Fig. 5.1); 0.68 (chapter 6)"
     assert "VGG-16 (Fig. 5.4, by the lowest AUC)" in rows.reason["F33"]
     assert "one grey channel" in rows.ours["D05"] and rows.ours["D03"] == "35,887"
     assert rows.ours["S13"] == "48x48" and rows.ours["D10"] == "7"
@@ -757,16 +779,15 @@ def test_vggs_convolutions_are_counted(thesis):
         ("S05", "mobilenet_v3", lambda r: r.architecture["layers"][0].update(name="mobilenet_1.00_224")),
         ("S06", "vgg16", lambda r: r.record["epochs"].update(best=1)),
         ("S06", "vgg16", lambda r: r.history.update({"val_f1": [0.9] * 45})),
-        ("S06", "vgg16", lambda r: r.history.drop(columns="recall", inplace=True)),
+        ("S06", "vgg16", lambda r: r.history.pop("recall")),
         ("S07", "resnet50", lambda r: (r.folder / "model.h5").unlink()),
     ],
 )  # fmt: skip
 def test_a_departure_from_the_setup_is_found(tmp_path, claim, model, change):
     run = plant(tmp_path)
-    assert claims.judge_claim(rewritten(claim), Evidence(run))["verdict"] == REPRODUCED
+    assert verdict_of(run, claim) == REPRODUCED
     change(run.by_name(model)[0])
-    whole = next(c for c in claims.load_claims() if c.id == claim)
-    assert claims.judge_claim(whole, Evidence(run))["verdict"] == NOT_REPRODUCED
+    assert verdict_of(run, claim) == NOT_REPRODUCED
 
 
 def test_deleted_networks_leave_saving_untested(tmp_path):

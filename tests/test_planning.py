@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fer_utils import batch, planning
+from fer_utils import batch, cli, planning
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.errors import ConfigError
 
@@ -14,7 +14,7 @@ CONFIG = planning.read_config()
 
 
 def plan(tmp_path, *arguments, messages=None):
-    options = batch.make_parser().parse_args(["--data", "synthetic", "--out", str(tmp_path / "run"), *arguments])
+    options = cli.make_parser().parse_args(["--data", "synthetic", "--out", str(tmp_path / "run"), *arguments])
     return planning.make_plan(options, "planted", on_message=(messages if messages is not None else []).append)
 
 
@@ -65,6 +65,7 @@ def test_a_parameter_that_the_notebook_lacks_is_an_error_of_the_configuration():
         (["--models", ","], "unknown choice"),
         (["--seeds", "0,x"], "expected whole numbers"),
         (["--seeds", "-1"], "expected whole numbers"),
+        (["--profile", "fast"], "config.yaml has smoke, quick, paper, and there is auto"),
         (["--jobs", "0"], "expected 1 or more"),
         (["--set", "dropuot=1"], "no such parameter .* known: .*dropout"),
         (["--set", "epochs"], "expected NAME=VALUE"),

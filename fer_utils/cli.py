@@ -1,0 +1,66 @@
+"""The command line of ``./run_all.sh``.
+
+Only the standard library is imported here: ``./run_all.sh --help`` answers before anything is installed.
+"""
+
+import argparse
+import sys
+
+DESCRIPTION = """\
+Reproduce the study: notebooks in, one HTML report out. Called again, it goes on where it stopped, and does nothing
+where nothing changed."""
+
+EPILOG = """\
+other calls:
+  ./run_all.sh test       run the tests
+  ./run_all.sh lab        open the notebooks in JupyterLab, on this machine only
+  ./run_all.sh report     make the figures and the report again from a run's files, without training
+                          (takes --out DIR; without it, the newest run)
+Options after -- go to Snakemake as they are, for example: ./run_all.sh --jobs 8 -- --executor slurm"""
+
+
+def make_parser():
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="./run_all.sh",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--profile",
+        default="auto",
+        metavar="smoke|quick|paper|auto",
+        help="smoke: plumbing only; quick: real data, shortened; paper: the thesis's setting; auto (default): "
+        "paper with a GPU, else quick, and smoke on synthetic data",
+    )
+    parser.add_argument(
+        "--data",
+        default="auto",
+        metavar="auto|synthetic|kaggle|PATH",
+        help="auto (default) looks at FER2013_DATA, data/, Kaggle, and falls back to drawn faces; PATH is a zip, "
+        "a folder or a CSV",
+    )
+    parser.add_argument("--models", metavar="A,B", help="entries of config.yaml, or all; default: the thesis's four")
+    parser.add_argument("--seeds", default="0", metavar="0,1", help="random seeds (default 0)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="models trained at once (default 1)")
+    parser.add_argument("--kernel", default="fer2013", metavar="NAME", help="Jupyter kernel for the notebooks")
+    parser.add_argument("--out", metavar="DIR", help="run folder; default: results/PROFILE-DATA")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a notebook's parameter; may be given several times",
+    )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="copy the run's figures to figures/ of the project, with their origin",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    make_parser().parse_args(sys.argv[1:])
