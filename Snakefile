@@ -102,7 +102,6 @@ rule findings:
         [finished(name) for name in MODEL_FILES],
     output:
         "findings/notebook.ipynb",
-        "claims.csv",
     params:
         code=code(NOTEBOOKS / "07_findings.ipynb"),
         # A function, because Snakemake would look for wildcards between the braces of a string.

@@ -27,7 +27,7 @@ find_python() {
 has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }
 
 # What the environment was made from; if that changes it is made anew.
-wanted() { cat "$1" "$root/pyproject.toml"; echo "$root"; }
+wanted() { cat "$1"; echo "$root"; }
 
 set_up() {
   local requirements="$root/requirements.txt" python
@@ -76,7 +76,8 @@ case "${1:-}" in
     cd "$root"
     python -m ruff check .
     python -m ruff format --check .
-    exec python -m pytest "$@"
+    # A file stays on one worker: its tests share what is slow to make.
+    exec python -m pytest --numprocesses auto --dist loadfile "$@"
     ;;
   lab)
     shift

@@ -43,9 +43,7 @@ def check(settings):
         raise ValueError(f"unknown augmentation {', '.join(unknown)}; known are {', '.join(DEFAULTS)}")
     negative = [name for name, value in settings.items() if value < 0]
     if negative:
-        raise ValueError(
-            f"augmentation {', '.join(negative)} is negative; give the range's half width, 0 for none"
-        )
+        raise ValueError(f"augmentation {', '.join(negative)} is negative; give the range's half width, 0 for none")
     return DEFAULTS | settings
 
 

@@ -62,24 +62,15 @@ def snakemake(out, rule, plan, lock, extra=()):
     int
         Its exit status.
     """
-    base = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(project_root() / "Snakefile"),
-        "--directory",
-        str(out),
-    ]
+    base = [sys.executable, "-m", "snakemake", "--snakefile", str(project_root() / "Snakefile")]
+    base += ["--directory", str(out), "--cores", str(max(os.cpu_count(), plan["jobs"]))]
     locks = out / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
         # We hold the folder, so that whoever left these is gone.
-        subprocess.run([*base, "--unlock", "--quiet", "all"], capture_output=True, pass_fds=[lock.fileno()])
+        subprocess.run([*base, "--unlock"], capture_output=True, pass_fds=[lock.fileno()], check=True)
     command = [
         *base,
         rule,
-        "--cores",
-        str(max(os.cpu_count(), plan["jobs"])),
         "--keep-going",
         "--rerun-incomplete",
         *extra,

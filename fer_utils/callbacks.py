@@ -82,9 +82,7 @@ class KeepState(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "learning_rate": float(logs["learning_rate"])}
         kept["history"].append(row | {name: float(logs[name]) for name in columns})
         kept["epoch"] = epoch + 1
-        kept["plateau"] = {
-            name: float(getattr(self.plateau, name)) for name in ("best", "wait", "cooldown_counter")
-        }
+        kept["plateau"] = {name: float(getattr(self.plateau, name)) for name in ("best", "wait", "cooldown_counter")}
         if kept["best_file"] is None or logs["val_accuracy"] > kept["best"]:
             kept["best"] = float(logs["val_accuracy"])
             kept["best_epoch"] = epoch + 1

@@ -293,9 +293,7 @@ def _trace_extra(found: pd.DataFrame, reference: pd.DataFrame) -> None:
         return
     tree = KDTree(signature(reference))
     distance, nearest = tree.query(signature(rest), p=np.inf)
-    flipped_distance, flipped_nearest = tree.query(
-        signature(rest.assign(left_right=-rest["left_right"])), p=np.inf
-    )
+    flipped_distance, flipped_nearest = tree.query(signature(rest.assign(left_right=-rest["left_right"])), p=np.inf)
     flipped = flipped_distance < distance
     hit = np.minimum(distance, flipped_distance) <= EXTRA_RADIUS
     if hit.mean() < EXTRA_SHARE:

@@ -11,3 +11,6 @@ IMAGE_SIZE = 48
 
 #: Columns of ``predictions.parquet`` that hold the class probabilities, in label order.
 PROBABILITY_COLUMNS = tuple(f"p_{name}" for name in CLASSES)
+
+#: Table 5.1, as the parameters of a model's notebook. A run with other values is not one of the thesis's setting.
+THESIS_SETTINGS = {"epochs": 45, "batch_size": 64, "learning_rate": 0.001}

@@ -149,9 +149,7 @@ def sort(reading: readers.Reading) -> dict[str, np.ndarray]:
     """
     keys = [
         (USAGES.index(part), label, readers.pixel_sha256(image), name)
-        for part, label, image, name in zip(
-            reading.usage, reading.labels, reading.images, reading.names, strict=True
-        )
+        for part, label, image, name in zip(reading.usage, reading.labels, reading.images, reading.names, strict=True)
     ]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
     ids = [f"{reading.usage[i]}/{CLASSES[reading.labels[i]]}/{reading.names[i]}" for i in order]
@@ -173,9 +171,7 @@ def _describe(reading: readers.Reading) -> dict:
 
 
 def _fingerprint(arrays: dict, meta: dict) -> dict:
-    return fingerprint(
-        **arrays, form=meta["form"], decoder=meta["decoder"], jpeg=meta["jpeg"], notes=meta["notes"]
-    )
+    return fingerprint(**arrays, form=meta["form"], decoder=meta["decoder"], jpeg=meta["jpeg"], notes=meta["notes"])
 
 
 # --- the cache of decoded images ----------------------------------------------------------------------------

@@ -133,9 +133,7 @@ def _graph(model) -> list[tuple]:
 
     if isinstance(model, keras.Sequential):
         names = [None] + [layer.name for layer in model.layers]
-        return [
-            (layer, [before] if before else []) for layer, before in zip(model.layers, names[:-1], strict=True)
-        ]
+        return [(layer, [before] if before else []) for layer, before in zip(model.layers, names[:-1], strict=True)]
     config = model.get_config()
     if "layers" not in config:
         raise FerError(f"model {model.name!r} is subclassed; give it as a Sequential or functional model")

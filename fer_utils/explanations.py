@@ -5,14 +5,11 @@ the run lacks what the part needs, the command that makes it.
 """
 
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from fer_utils import metrics, statistics
+from fer_utils import claims, metrics, statistics
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, USAGES
 from fer_utils.errors import ResultsError
 
@@ -85,7 +82,6 @@ def command(run, models=(), *, seeds=None, **parameters):
     return " ".join(words)
 
 
-@cache
 def stated(claim, key="value"):
     """Return what the thesis states in a claim, from ``claims.yaml``.
 
@@ -101,8 +97,7 @@ def stated(claim, key="value"):
     number, list or dict
         That of the first of the claim's rules that has it.
     """
-    text = resources.files("fer_utils").joinpath("claims.yaml").read_text(encoding="utf-8")
-    row = next(row for row in yaml.safe_load(text)["claims"] if row["id"] == claim)
+    row = next(row for row in claims.read_file(claims.FILE)["claims"] if row["id"] == claim)
     return next(rule[key] for rule in row["rules"] if key in rule)
 
 

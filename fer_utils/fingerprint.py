@@ -63,8 +63,7 @@ def counts(labels: np.ndarray, usage: np.ndarray) -> dict[str, dict[str, int]]:
     """Return the number of images per usage and class, zeros included."""
     labels, usage = np.asarray(labels), np.asarray(usage)
     return {
-        part: {name: int(((usage == part) & (labels == i)).sum()) for i, name in enumerate(CLASSES)}
-        for part in USAGES
+        part: {name: int(((usage == part) & (labels == i)).sum()) for i, name in enumerate(CLASSES)} for part in USAGES
     }
 
 
@@ -145,9 +144,7 @@ def _judge(comparison: Comparison, reference: pd.DataFrame, images: np.ndarray) 
         return _known(found, reference, lossless, close)
     differences = _differences(found, missing, reference, images)
     if mixed:
-        differences.append(
-            f"{same:,} images as Kaggle's JPEG files have them, {lossless:,} with lossless pixels"
-        )
+        differences.append(f"{same:,} images as Kaggle's JPEG files have them, {lossless:,} with lossless pixels")
     first = [text.split(", e.g. ")[0] for text in differences[:3]]
     more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
     return {
@@ -170,9 +167,7 @@ def _has_equal_counts(found: pd.DataFrame, reference: pd.DataFrame) -> bool:
 
 
 def _known(found: pd.DataFrame, reference: pd.DataFrame, lossless: int, close: int) -> dict:
-    recovered = int(
-        (reference["recovered"].reindex(found["known"]).to_numpy() & (found["pixels"] == "close")).sum()
-    )
+    recovered = int((reference["recovered"].reindex(found["known"]).to_numpy() & (found["pixels"] == "close")).sum())
     if lossless:
         variant = "fer2013-csv-lossless"
         description = (
@@ -186,18 +181,14 @@ def _known(found: pd.DataFrame, reference: pd.DataFrame, lossless: int, close: i
         near = f"{close - recovered:,} of them within about a grey level only"
         description += f", {near}, as another JPEG decoder would give"
     if recovered:
-        description += (
-            f" ({recovered} that the reference knows approximately were compared by their statistics)"
-        )
+        description += f" ({recovered} that the reference knows approximately were compared by their statistics)"
     return {"variant": variant, "known": True, "description": f"{description}.", "differences": []}
 
 
 # --- what differs, in words ---------------------------------------------------------------------------
 
 
-def _differences(
-    found: pd.DataFrame, missing: pd.DataFrame, reference: pd.DataFrame, images: np.ndarray
-) -> list[str]:
+def _differences(found: pd.DataFrame, missing: pd.DataFrame, reference: pd.DataFrame, images: np.ndarray) -> list[str]:
     found = found.assign(half=found["usage"].map(HALVES))
     differences = []
     for half in ("train", "test"):
@@ -234,22 +225,16 @@ def _treatments(found: pd.DataFrame, reference: pd.DataFrame, images: np.ndarray
     # A constant image says nothing about contrast or sharpness.
     valid = (known["std"].to_numpy() > 2) & (altered["std"].to_numpy() > 0)
     ratio = {
-        name: float(np.median(altered[name].to_numpy()[valid] / known[name].to_numpy()[valid]))
-        if valid.any()
-        else 1.0
+        name: float(np.median(altered[name].to_numpy()[valid] / known[name].to_numpy()[valid])) if valid.any() else 1.0
         for name in ("std", "sharpness")
     }
     shift = float(np.median(altered["mean"].to_numpy() - known["mean"].to_numpy()))
     focus = ratio["sharpness"] / ratio["std"] ** 2  # does not change with contrast
     treatments = []
     if focus < BLURRED:
-        treatments.append(
-            f"blurred, or resized and back: sharpness {ratio['sharpness']:.2f} of the known images'"
-        )
+        treatments.append(f"blurred, or resized and back: sharpness {ratio['sharpness']:.2f} of the known images'")
     elif focus > SHARPENED:
-        treatments.append(
-            f"sharpened, or noise added: sharpness {ratio['sharpness']:.2f} of the known images'"
-        )
+        treatments.append(f"sharpened, or noise added: sharpness {ratio['sharpness']:.2f} of the known images'")
     if ratio["std"] > STRETCHED:
         chosen = images[altered.index]
         full = ((chosen.min(axis=(1, 2)) <= 2) & (chosen.max(axis=(1, 2)) >= 253)).mean()

@@ -53,8 +53,7 @@ def choose_models(config, names):
     unknown = [name for name in chosen if name not in config["models"]]
     if unknown or not chosen:
         raise ConfigError(
-            f"--models {names}: unknown {', '.join(unknown) or 'choice'}; "
-            f"config.yaml has {', '.join(config['models'])}"
+            f"--models {names}: unknown {', '.join(unknown) or 'choice'}; config.yaml has {', '.join(config['models'])}"
         )
     return chosen
 
@@ -100,9 +99,7 @@ def typed(name, text, default):
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
         return kind(text)
     except (KeyError, ValueError):
-        raise ConfigError(
-            f"--set {name}={text}: expected a value of type {kind.__name__}, as {default!r}"
-        ) from None
+        raise ConfigError(f"--set {name}={text}: expected a value of type {kind.__name__}, as {default!r}") from None
 
 
 def read_settings(pairs, known):
@@ -299,9 +296,7 @@ def make_plan(options, command, on_message=print):
     fingerprint = dataset.fingerprint
     synthetic = fingerprint["variant"] == "synthetic"
     if insists and synthetic:
-        raise ConfigError(
-            "--profile paper needs FER2013 and takes no other data; give --data PATH, or --profile smoke"
-        )
+        raise ConfigError("--profile paper needs FER2013 and takes no other data; give --data PATH, or --profile smoke")
     profile, why = choose_profile(options.profile, synthetic, gpu)
     on_message(f"Profile: {profile} ({why}): {config['profiles'][profile]['about']}")
 

@@ -35,6 +35,7 @@ NAMES = {
 WIDTH = 10.0  # inches; the report shows it at about 9 of them, so that 10 points stay readable
 COLUMNS = 4
 INK = "#333333"
+THESIS = {"color": "black", "linewidth": 1.4}
 
 
 def panels(count, columns=COLUMNS, height=2.6, rows_of=1, **options):
@@ -349,28 +350,24 @@ def accuracy_bars(table, references=None, others=None):
             more = others[(others["model"] == row.model) & (others["part"] == row.part)]["value"]
             ax.plot(np.full(len(more), x + width * 0.3), more, "o", color="black", markersize=3, fillstyle="none")
     references = {model: value for model, value in (references or {}).items() if model in models}
+    labels = table.drop_duplicates("model").set_index("model")["label"]
+    handles = [
+        Patch(facecolor="#666666", alpha=1.0 if part == parts[0] else 0.5, label=PART_NAMES.get(part, part))
+        for part in parts
+    ]
     for model, value in references.items():
         x = models.index(model)
-        ax.plot([x - 0.45, x + 0.45], [value, value], color="black", linestyle=(0, (4, 2)), linewidth=1.4)
-        ax.annotate(
-            f"thesis {value:.2f}", (x + 0.45, value), (2, 0), textcoords="offset points", va="center", fontsize=9
-        )
-    labels = table.drop_duplicates("model").set_index("model")["label"]
+        stated = f"thesis, {labels[model]}: {value:.2f}"
+        handles += ax.plot([x - 0.45, x + 0.45], [value, value], linestyle=(0, (4, 2)), **THESIS, label=stated)
     ax.set_xticks(range(len(models)), [short(labels[m]) for m in models])
     if len(models) > 5:
         ax.tick_params(axis="x", rotation=20)
-    ax.set_xlim(-0.6, len(models) - 0.3)
-    ax.set_ylim(
-        0, max(0.05, min(1.0, 1.12 * max([table["high"].max(), table["value"].max(), *references.values()])))
-    )
+    ax.set_xlim(-0.6, len(models) - 0.4)
+    highest = max([table["high"].max(), table["value"].max(), *references.values()])
+    ax.set_ylim(0, max(0.05, min(1.0, 1.12 * highest)))
     ax.set_ylabel("Accuracy")
     ax.grid(False, axis="x")
-    if len(parts) > 1:
-        handles = [
-            Patch(facecolor="#666666", alpha=1.0 if part == parts[0] else 0.5, label=PART_NAMES.get(part, part))
-            for part in parts
-        ]
-        figure.legend(handles=handles, ncols=len(parts), loc="outside upper center")
+    figure.legend(handles=handles, ncols=len(handles), loc="outside upper center")
     return figure, table.assign(thesis=table["model"].map(references).astype(float))
 
 
@@ -411,8 +408,8 @@ def roc_curves(results, part=None):
         ``model``, ``label``, ``class``, ``auc``, ``false_positive_rate``, ``true_positive_rate``: the points
         drawn. A class without images has none.
     """
-    columns = min(len(results), 2 if len(results) < 5 else COLUMNS)
-    figure, (axes,) = panels(len(results), columns=columns, height=3.9 if columns <= 2 else 3.2)
+    columns = min(len(results), 2 if len(results) < 5 else 3)
+    figure, (axes,) = panels(len(results), columns=columns, height=3.9 if columns <= 2 else 3.4)
     if columns == 2:
         figure.set_figwidth(9)
     tables = []
@@ -428,9 +425,9 @@ def roc_curves(results, part=None):
             x, y = thinned(x, y)
             ax.plot(x, y, label=f"{name} {area:.2f}", linewidth=1.3, **class_style(name).line)
             tables.append(
-                pd.DataFrame(
-                    {"class": name, "auc": area, "false_positive_rate": x, "true_positive_rate": y}
-                ).assign(model=result.model, label=result.label)
+                pd.DataFrame({"class": name, "auc": area, "false_positive_rate": x, "true_positive_rate": y}).assign(
+                    model=result.model, label=result.label
+                )
             )
         ax.set_title(short(result.label))
         ax.set_aspect("equal")
@@ -483,9 +480,7 @@ def confusion_matrices(result, part="test", per_class=140, seed=0):
                     ax.text(j, i, f"{percent[i, j]:.0f}", ha="center", va="center", color=color, fontsize=10)
         ax.set_title(title)
         ax.set_xticks(range(len(CLASSES)), CLASSES, rotation=40, ha="right", rotation_mode="anchor")
-        ax.set_yticks(
-            range(len(CLASSES)), [f"{c}\n(n = {support[c]})" for c in CLASSES] if name == "all" else CLASSES
-        )
+        ax.set_yticks(range(len(CLASSES)), [f"{c}\n(n = {support[c]})" for c in CLASSES] if name == "all" else CLASSES)
         ax.set_xlabel("Predicted")
         ax.grid(False)
         ax.spines[:].set_visible(False)
@@ -629,9 +624,7 @@ def selection_curves(results):
             values = history[f"{part}_accuracy"]
             best = values.idxmax()
             ax.plot(history["epoch"], values, line, color=color, linewidth=1.4)
-            ax.plot(
-                history["epoch"][best], values[best], marker, color=color, markersize=8, markeredgecolor="white"
-            )
+            ax.plot(history["epoch"][best], values[best], marker, color=color, markersize=8, markeredgecolor="white")
         ax.set_title(short(result.label))
         table = history[["epoch"]].assign(model=result.model, label=result.label)
         for name, column in (("public", "public"), ("private", "private"), ("both", "test")):

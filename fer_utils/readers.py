@@ -333,9 +333,7 @@ def _tree_prefix(files: list[str], where: str) -> str | None:
     if "" in prefixes:
         return ""
     if len(prefixes) > 1:
-        raise DataError(
-            f"{where}: holds several copies of the data ({_shorten(sorted(prefixes))}); give one alone"
-        )
+        raise DataError(f"{where}: holds several copies of the data ({_shorten(sorted(prefixes))}); give one alone")
     return prefixes.pop() if prefixes else None
 
 
@@ -392,9 +390,7 @@ def _parse_tree(paths: list[str], where: str, prefix: str) -> tuple[list[Member]
         if len(missing) == len(CLASSES):
             raise DataError(f"{where}: no images in {half}/; FER2013 has both train/ and test/")
         if missing:
-            raise DataError(
-                f"{where}: no images of class {', '.join(missing)} in {half}/; this copy is incomplete"
-            )
+            raise DataError(f"{where}: no images of class {', '.join(missing)} in {half}/; this copy is incomplete")
     doubled = [key for key, n in Counter((m.half, m.label, m.name) for m in members).items() if n > 1]
     if doubled:
         half, label, name = doubled[0]
@@ -536,9 +532,7 @@ def _describe(flaws: list[Flaw], n: int) -> str:
 
 def _tally(kinds: Counter, n: int) -> str:
     """Return e.g. ``"every image is 75x75"`` or ``"3 of 40 images are 75x75 (2), 96x96 (1)"``."""
-    listed = (
-        ", ".join(f"{kind} ({k})" for kind, k in kinds.most_common(5)) if len(kinds) > 1 else next(iter(kinds))
-    )
+    listed = ", ".join(f"{kind} ({k})" for kind, k in kinds.most_common(5)) if len(kinds) > 1 else next(iter(kinds))
     return f"every image is {listed}" if kinds.total() == n else f"{kinds.total()} of {n} images are {listed}"
 
 
@@ -685,9 +679,7 @@ def _parse_pixels(text: str, line: str) -> np.ndarray:
     if len(values) != IMAGE_SIZE**2:
         side = round(len(values) ** 0.5)
         hint = f" (a {side}x{side} image: a resized copy)" if side > 1 and side**2 == len(values) else ""
-        raise DataError(
-            f"{line}: {len(values)} pixels{hint}, expected {IMAGE_SIZE**2} ({IMAGE_SIZE}x{IMAGE_SIZE})"
-        )
+        raise DataError(f"{line}: {len(values)} pixels{hint}, expected {IMAGE_SIZE**2} ({IMAGE_SIZE}x{IMAGE_SIZE})")
     if values.min() < 0 or values.max() > 255:
         wrong = values[(values < 0) | (values > 255)][0]
         raise DataError(f"{line}: pixel value {wrong} is outside 0 to 255")

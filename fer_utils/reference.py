@@ -65,11 +65,7 @@ def build(
     ).join(statistics(images).round(DECIMALS))
     table["recovered"] = ["/".join(PurePosixPath(name).parts[-2:]) in recovered for name in ids]
     order = table["usage"].map(USAGES.index)
-    return (
-        table.assign(order=order)
-        .sort_values(["order", "label", "name"], ignore_index=True)
-        .drop(columns="order")
-    )
+    return table.assign(order=order).sort_values(["order", "label", "name"], ignore_index=True).drop(columns="order")
 
 
 def save(reference: pd.DataFrame, path: str | Path = PATH) -> None:
@@ -115,19 +111,14 @@ def main(argv: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m fer_utils.reference", description=main.__doc__)
     parser.add_argument("zip", help="the archive that Kaggle serves as msambare/fer2013")
-    parser.add_argument(
-        "recovered", help="text file: one path a line, the images that need not match exactly"
-    )
+    parser.add_argument("recovered", help="text file: one path a line, the images that need not match exactly")
     parser.add_argument("--out", default=PATH, help="file to write (default: the package's own)")
     arguments = parser.parse_args(argv)
     lines = Path(arguments.recovered).read_text(encoding="utf-8").split()
     recovered = {"/".join(PurePosixPath(line).parts[-2:]) for line in lines}
     reading = readers.read(Path(arguments.zip))
     classes = np.array(CLASSES)[reading.labels]
-    ids = [
-        f"{usage}/{name}/{file}"
-        for usage, name, file in zip(reading.usage, classes, reading.names, strict=True)
-    ]
+    ids = [f"{usage}/{name}/{file}" for usage, name, file in zip(reading.usage, classes, reading.names, strict=True)]
     reference = build(reading.images, reading.labels, reading.usage, ids, recovered)
     found = int(reference["recovered"].sum())
     if found != len(recovered):

@@ -198,9 +198,7 @@ def _from_kaggle(folder: Path, on_message: Callable[[str], None], timeout: float
     return Found(path, _source_of(path))
 
 
-def download(
-    folder: Path, on_message: Callable[[str], None] = print, timeout: float = 20, limit: float = 3600
-) -> Path:
+def download(folder: Path, on_message: Callable[[str], None] = print, timeout: float = 20, limit: float = 3600) -> Path:
     """Download FER2013 from Kaggle to ``fer2013.zip``; a public dataset, so no account is needed.
 
     The file gets its name only when it is whole.

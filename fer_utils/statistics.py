@@ -497,22 +497,6 @@ def calibration_error(table):
     return float((gap * table["n"]).sum() / table["n"].sum())
 
 
-def per_class(y_true, y_proba):
-    """Precision, recall, F1 and support of each class, of the arg-max class (scikit-learn).
-
-    Returns
-    -------
-    DataFrame
-        One row a class: ``class``, ``precision``, ``recall``, ``f1``, ``support``.
-    """
-    values = sk.precision_recall_fscore_support(
-        y_true, np.asarray(y_proba).argmax(axis=1), labels=LABELS, zero_division=0
-    )
-    return pd.DataFrame(dict(zip(("precision", "recall", "f1", "support"), values, strict=True))).assign(
-        **{"class": CLASSES}
-    )[["class", "precision", "recall", "f1", "support"]]
-
-
 def balanced_sample(y_true, per_class=140, seed=0):
     """Draw the same number of images of each class, all of them where a class has fewer (thesis, Fig. 5.8).
 

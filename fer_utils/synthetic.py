@@ -199,9 +199,7 @@ def _check_counts(counts: dict[str, dict[str, int]]) -> None:
 
 def _mix(first: Expression, second: Expression, share: float) -> Expression:
     """Return the expression that lies `share` of the way from `first` to `second`."""
-    return Expression(
-        **{key: (1 - share) * value + share * getattr(second, key) for key, value in vars(first).items()}
-    )
+    return Expression(**{key: (1 - share) * value + share * getattr(second, key) for key, value in vars(first).items()})
 
 
 def _random_expression(label: str, rng: np.random.Generator) -> Expression:

@@ -21,7 +21,7 @@ from fer_utils import augmentation as augmentations
 from fer_utils import data as datasets
 from fer_utils import diagrams, pipeline, provenance, splits
 from fer_utils.callbacks import KeepState, Progress, ScoreEpoch
-from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
+from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, THESIS_SETTINGS
 from fer_utils.errors import ConfigError
 from fer_utils.files import replacing, write_json, write_text
 from fer_utils.macro import MacroPrecision, MacroRecall
@@ -30,8 +30,8 @@ from fer_utils.paths import resolve
 from fer_utils.results import read_json
 from fer_utils.state import TrainingState
 
-#: Epochs of Table 5.1. A run with fewer is a shortened one.
-THESIS_EPOCHS = 45
+#: A run with fewer epochs is a shortened one.
+THESIS_EPOCHS = THESIS_SETTINGS["epochs"]
 
 #: The parameters that a model's notebook must have for `begin`; it may have more, and all are recorded.
 REQUIRED = (
@@ -89,9 +89,7 @@ class TrainingRun:
     device: dict
     started: str
     lock: filelock.FileLock
-    weights: dict = field(
-        default_factory=lambda: {"requested": "none", "used": "none", "sha256": None, "reason": None}
-    )
+    weights: dict = field(default_factory=lambda: {"requested": "none", "used": "none", "sha256": None, "reason": None})
     augmentation: dict = field(default_factory=dict)
     kept: dict = field(default_factory=dict)
 
@@ -321,9 +319,7 @@ def fit(run, network, *, augmentation, batch_size, learning_rate, plateau_factor
                 plateau,
                 checkpoint,
                 KeepState(state, plateau, kept),
-                Progress(
-                    run.state_folder / "progress.json", f"{p['label']}, seed {p['seed']}", p["epochs"], steps
-                ),
+                Progress(run.state_folder / "progress.json", f"{p['label']}, seed {p['seed']}", p["epochs"], steps),
             ],
             verbose=0,
         )
@@ -527,9 +523,7 @@ def make_record(run, architecture, evaluate_seconds):
 def closing_sentence(run):
     """Say in a sentence what came out, for the notebook's end."""
     scored = read_json(run.folder / "metrics.json")["best"]
-    part, name = (
-        ("private", "PrivateTest") if run.parameters["protocol"] == "sound" else ("test", "the test images")
-    )
+    part, name = ("private", "PrivateTest") if run.parameters["protocol"] == "sound" else ("test", "the test images")
     kind = "This is no result of FER2013: " if run.synthetic else ""
     return (
         f"{kind}{run.parameters['label']} (seed {run.parameters['seed']}) reached an accuracy of "

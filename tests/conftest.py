@@ -56,9 +56,7 @@ class SmallSet:
         """Return the competition's CSV of the decoded images: ``fer2013.csv`` or ``icml_face_data.csv``."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(
-            ["emotion", "pixels", "Usage"] if layout == "fer2013" else ["emotion", " Usage", " pixels"]
-        )
+        writer.writerow(["emotion", "pixels", "Usage"] if layout == "fer2013" else ["emotion", " Usage", " pixels"])
         for image, label, usage in zip(self.images, self.labels, self.usage, strict=True):
             code, pixels = EMOTION_CODE[CLASSES[label]], " ".join(str(v) for v in image.ravel())
             writer.writerow([code, pixels, usage] if layout == "fer2013" else [code, usage, pixels])

@@ -72,9 +72,7 @@ def test_description_agrees_with_keras(models, described):
             == sum(layer["parameters"] for layer in found["layers"])
         )
         assert found["parameters"]["trainable"] == sum(int(w.numpy().size) for w in model.trainable_weights)
-        assert found["parameters"]["total"] == (
-            found["parameters"]["trainable"] + found["parameters"]["non_trainable"]
-        )
+        assert found["parameters"]["total"] == (found["parameters"]["trainable"] + found["parameters"]["non_trainable"])
         assert found["output_shape"] == [7] and found["input_shape"] == [48, 48, 1]
 
 
@@ -160,14 +158,10 @@ def test_layer_named_by_hand_keeps_its_name(described):
 
 def test_mobilenet_v3_blocks_and_activations(described):
     stages = diagrams.stages(described["mobilenet_v3"])
-    residual = [
-        block["repeats"] for stage in stages for block in stage["blocks"] if block["shortcut"] == "identity"
-    ]
+    residual = [block["repeats"] for stage in stages for block in stage["blocks"] if block["shortcut"] == "identity"]
     # In the paper's table a block keeps its size and width in rows 3, 5, 6, 8, 10 and 11.
     assert sum(residual) == 6
-    notes = [
-        (stage["output_shape"][0], stage["notes"][-1]) for stage in stages if stage["part"] == "MobileNetV3Small"
-    ]
+    notes = [(stage["output_shape"][0], stage["notes"][-1]) for stage in stages if stage["part"] == "MobileNetV3Small"]
     assert notes == [
         (24, "hard swish"), (12, "ReLU"), (6, "ReLU"), (3, "hard swish"), (2, "hard swish"), (2, "hard swish"),
     ]  # fmt: skip

@@ -1,6 +1,8 @@
 """The findings notebook's code on whole, partial and odd runs, executed in this process."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import IPython.display
@@ -95,3 +97,13 @@ def test_a_smoke_run_on_drawn_faces_says_so(tmp_path, findings):
     assert "SMOKE" in text
     assert "nan" not in text.split("Scope of reproducibility")[0]
     assert "validation (the thesis's test set)" in text
+
+
+def test_the_findings_need_no_tensorflow():
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    lines = [line.strip() for cell in cells if cell["cell_type"] == "code" for line in cell["source"]]
+    imports = [line for line in lines if line.startswith(("import ", "from "))]
+    assert any("fer_utils" in line for line in imports)
+    code = "\n".join([*imports, "import sys", "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

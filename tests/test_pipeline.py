@@ -55,9 +55,7 @@ def test_another_seed_gives_another_order():
 
 def test_a_flip_alone_mirrors_or_keeps():
     images = tf.random.stateless_uniform((64, 48, 48, 1), (1, 2))
-    flipped = augmentation.augment(
-        images, tf.constant([5, 6]), augmentation.check({"horizontal_flip": True})
-    ).numpy()
+    flipped = augmentation.augment(images, tf.constant([5, 6]), augmentation.check({"horizontal_flip": True})).numpy()
     kept = [np.allclose(a, b, atol=1e-5) for a, b in zip(images.numpy(), flipped, strict=True)]
     mirrored = [np.allclose(a[:, ::-1], b, atol=1e-5) for a, b in zip(images.numpy(), flipped, strict=True)]
     assert all(np.logical_xor(kept, mirrored))

@@ -31,9 +31,7 @@ def test_every_entry_of_the_configuration_resolves_in_every_profile():
 
 def test_the_paper_profile_is_table_5_1_on_all_images():
     for model, entry in CONFIG["models"].items():
-        p = planning.resolve_parameters(
-            CONFIG, "paper", model, {}, planning.notebook_parameters(entry["notebook"])
-        )
+        p = planning.resolve_parameters(CONFIG, "paper", model, {}, planning.notebook_parameters(entry["notebook"]))
         assert (p["epochs"], p["batch_size"], p["learning_rate"]) == (45, 64, 0.001)
         assert p["images_per_class"] == p["test_images_per_class"] == p["epoch_images_per_class"] == 0
 

@@ -65,7 +65,7 @@ def test_accuracy_bars_mark_the_thesis(run):
     assert data["thesis"].notna().sum() == 1
     heights = [patch.get_height() for patch in visible(figure)[0].patches]
     assert heights == pytest.approx(list(table["value"]))
-    assert "thesis 0.67" in [text.get_text() for text in visible(figure)[0].texts]
+    assert "thesis, ResNet-50: 0.67" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_roc_areas_are_sklearns_and_the_curves_are_whole(run):

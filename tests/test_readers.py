@@ -76,9 +76,7 @@ def test_every_form_gives_the_same_images_labels_and_usage(small_set, tmp_path, 
     assert reading.images.dtype == np.uint8 and reading.images.shape == (56, 48, 48)
     assert reading.labels.dtype == np.int64
     from_csv = "csv" in form or "tar" in form
-    assert reading.form == (
-        "csv" if from_csv else "folder" if "folder, " in form else form.split(",")[0].split()[-1]
-    )
+    assert reading.form == ("csv" if from_csv else "folder" if "folder, " in form else form.split(",")[0].split()[-1])
     assert reading.jpeg is not from_csv
     assert reading.notes == ()
 
@@ -109,8 +107,7 @@ def test_png_is_read_and_noted(small_set, tmp_path):
 def test_capitals_in_folder_names_do_not_matter(small_set, tmp_path):
     files = {name.title().replace(".Jpg", ".JPG"): data for name, data in small_set.files.items()}
     files = {
-        name.replace("Publictest", "PublicTest").replace("Privatetest", "PrivateTest"): d
-        for name, d in files.items()
+        name.replace("Publictest", "PublicTest").replace("Privatetest", "PrivateTest"): d for name, d in files.items()
     }
     changed = {name: None for name in small_set.files} | files
     for path in (
@@ -177,9 +174,7 @@ def test_a_copy_split_anew_is_read_by_its_folders_and_noted(small_set, tmp_path)
 
 def test_test_images_without_a_usage_are_shared_out_by_content(small_set, tmp_path):
     by_number = renamed(small_set, lambda name: name.replace("_", "").replace("Test", "").lower())
-    by_hash = renamed(
-        small_set, lambda n: f"{n.rsplit('/', 1)[0]}/{hashlib.md5(small_set.files[n]).hexdigest()}.jpg"
-    )
+    by_hash = renamed(small_set, lambda n: f"{n.rsplit('/', 1)[0]}/{hashlib.md5(small_set.files[n]).hexdigest()}.jpg")
     one = readers.read(small_set.write_zip(tmp_path / "one.zip", changed=by_number))
     two = readers.read(small_set.write_folder(tmp_path / "two", changed=by_hash))
     assert content_of(one) == content_of(two)
@@ -294,9 +289,7 @@ def test_palette_image(small_set, tmp_path):
 
 def test_unknown_class(small_set, tmp_path):
     changed = {"train/contempt/Training_1.jpg": small_set.files[ANGRY]}
-    refused(
-        small_set.write_zip(tmp_path / "a.zip", changed=changed), "train/contempt (1 files)", "the classes are"
-    )
+    refused(small_set.write_zip(tmp_path / "a.zip", changed=changed), "train/contempt (1 files)", "the classes are")
 
 
 @pytest.mark.parametrize("half", ["train", "test"])
@@ -340,9 +333,7 @@ def test_folders_without_end(small_set, tmp_path):
 
 def test_two_folders_of_one_class(small_set, tmp_path):
     changed = {ANGRY.replace("angry", "Angry"): small_set.files[ANGRY]}
-    refused(
-        small_set.write_zip(tmp_path / "a.zip", changed=changed), "two images are called train/angry/Training_0"
-    )
+    refused(small_set.write_zip(tmp_path / "a.zip", changed=changed), "two images are called train/angry/Training_0")
 
 
 def test_several_copies_in_one_folder(small_set, tmp_path):

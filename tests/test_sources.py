@@ -161,9 +161,7 @@ def test_without_the_kaggle_package(tmp_path, monkeypatch):
 
 def test_an_unwatched_process_would_log_in():
     """Kaggle must not be imported by this package: that logs in and may end the process."""
-    code = (
-        "import sys, fer_utils.sources, fer_utils.data; print(sorted({'kaggle', 'tensorflow'} & set(sys.modules)))"
-    )
+    code = "import sys, fer_utils.sources, fer_utils.data; print(sorted({'kaggle', 'tensorflow'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 

@@ -143,15 +143,16 @@ def test_class_intervals_hold_the_scores_and_nan_for_absent_classes():
     assert (found.loc["disgust", "support"] == 0).all()
 
 
-def test_per_class_is_sklearns():
+def test_class_scores_are_sklearns():
     y_true, y_proba = predictions()
-    found = statistics.per_class(y_true, y_proba).set_index("class")
+    found = statistics.class_intervals(y_true, y_proba).set_index(["class", "metric"])
     report = sk.classification_report(y_true, y_proba.argmax(axis=1), target_names=CLASSES, output_dict=True)
     for name in CLASSES:
-        expected = report[name]
-        assert list(found.loc[name]) == pytest.approx(
-            [expected[key] for key in ("precision", "recall", "f1-score", "support")]
-        )
+        for metric, key in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+            row = found.loc[(name, metric)]
+            assert row["value"] == pytest.approx(report[name][key])
+            assert row["low"] <= row["value"] <= row["high"]
+            assert row["support"] == report[name]["support"]
 
 
 def test_seed_spread_by_hand(tmp_path):

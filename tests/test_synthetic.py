@@ -22,9 +22,7 @@ def count(labels, usage):
 def test_published_counts_add_up_to_the_two_folders_of_fer2013():
     totals = {usage: sum(cells.values()) for usage, cells in synthetic.FER2013_COUNTS.items()}
     assert totals == {"Training": 28709, "PublicTest": 3589, "PrivateTest": 3589}
-    test = {
-        c: synthetic.FER2013_COUNTS["PublicTest"][c] + synthetic.FER2013_COUNTS["PrivateTest"][c] for c in CLASSES
-    }
+    test = {c: synthetic.FER2013_COUNTS["PublicTest"][c] + synthetic.FER2013_COUNTS["PrivateTest"][c] for c in CLASSES}
     assert list(test.values()) == [958, 111, 1024, 1774, 1233, 1247, 831]
 
 
@@ -96,9 +94,7 @@ def test_classes_can_be_learnt_but_not_perfectly(faces):
     images, labels, usage = faces
     x = images.reshape(len(images), -1) / 255
     train, test = usage == "Training", usage != "Training"
-    model = make_pipeline(
-        StandardScaler(), PCA(60, random_state=0), StandardScaler(), LogisticRegression(max_iter=300)
-    )
+    model = make_pipeline(StandardScaler(), PCA(60, random_state=0), StandardScaler(), LogisticRegression(max_iter=300))
     accuracy = model.fit(x[train], labels[train]).score(x[test], labels[test])
     majority = np.bincount(labels[test]).max() / test.sum()
     assert majority + 0.1 < accuracy < 0.9

@@ -122,9 +122,7 @@ def test_the_files_hold_what_was_computed(whole):
     assert result.metrics["best"]["epoch"] == best == result.record["epochs"]["best"]
     y_true, y_proba = result.select("test")
     assert len(y_true) == 2 * 7 * 6
-    assert result.metrics["best"]["test"]["accuracy"] == pytest.approx(
-        accuracy_score(y_true, y_proba.argmax(axis=1))
-    )
+    assert result.metrics["best"]["test"]["accuracy"] == pytest.approx(accuracy_score(y_true, y_proba.argmax(axis=1)))
     assert result.metrics["last"]["epoch"] == 4
     assert (result.predictions["usage"] == "Training").sum() == 7 * 12
     np.testing.assert_allclose(result.predictions[list(PROBABILITY_COLUMNS)].sum(axis=1), 1, atol=1e-5)
@@ -194,8 +192,6 @@ def test_keras_and_our_scores_agree_on_an_epoch(whole):
 
 def test_impossible_parameters_are_named(tmp_path):
     with pytest.raises(ConfigError, match="lacks epochs"):
-        training.begin(
-            {name: value for name, value in PARAMETERS.items() if name != "epochs"} | {"out": str(tmp_path)}
-        )
+        training.begin({name: value for name, value in PARAMETERS.items() if name != "epochs"} | {"out": str(tmp_path)})
     with pytest.raises(ConfigError, match="epochs is 0"):
         training.begin(PARAMETERS | {"epochs": 0, "out": str(tmp_path)})
