@@ -5,89 +5,24 @@ is refused with a :class:`~fer_utils.errors.DataError` that names the file and t
 silently.
 """
 
-import csv
-import gzip
-import io
 import os
 import re
 import stat
-import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import PIL
-from PIL import Image, UnidentifiedImageError, features
 
-from fer_utils.constants import CLASSES, IMAGE_SIZE, USAGES
+from fer_utils.competition import CSV_NAMES, choose_csv, read_csv, read_tar
+from fer_utils.constants import CLASSES, USAGES
+from fer_utils.decoding import IMAGE_FORMATS, decode_all, decoder
 from fer_utils.errors import DataError
-
-#: The competition's emotion codes: a code is an index into this tuple; ``CLASSES`` has another order.
-CSV_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-
-#: Files of the competition that hold images, labels and usage, in the order in which they are preferred.
-CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
-
-IMAGE_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
-
-#: Files that operating systems leave behind; they hold no data, so they may be passed over.
-LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
-
-# A colour image is decoded only to see whether its channels are equal; larger ones are not worth the time.
-_LARGEST_CHECKED = 512 * 512
-
-_UNREADABLE = (
-    OSError,
-    SyntaxError,  # Pillow raises it for broken PNG chunks
-    ValueError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,  # a compression that zipfile does not know
-    zlib.error,
-    zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a reader found, in the order of the source.
-
-    Attributes
-    ----------
-    images : ndarray of uint8, shape (n, 48, 48)
-    labels : ndarray of int64, shape (n,)
-        Index into ``CLASSES``.
-    usage : ndarray of str, shape (n,)
-        One of ``USAGES``.
-    names : ndarray of str, shape (n,)
-        The image's file name, or ``row-000012`` for the CSV's row 12 (counted from 0, without the header).
-    form : {"zip", "folder", "csv"}
-        ``"csv"`` also for a CSV inside an archive.
-    decoder : str
-        What turned the files into pixels.
-    jpeg : bool
-        True if every image was a JPEG, so that pixels may differ by a grey level between decoders.
-    notes : tuple of str
-        What a reader of the results should know about this copy, e.g. that it was split anew.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    usage: np.ndarray
-    names: np.ndarray
-    form: str
-    decoder: str
-    jpeg: bool
-    notes: tuple[str, ...]
+from fer_utils.reading import Reading, check_complete, is_litter, pixel_sha256, shorten
 
 
 class Member(NamedTuple):
@@ -97,16 +32,6 @@ class Member(NamedTuple):
     half: str  # "train" or "test"
     label: int
     name: str
-
-
-class Flaw(NamedTuple):
-    """Why an image cannot be used: it is unreadable, or of another size or mode."""
-
-    path: str
-    reason: str | None = None
-    size: tuple[int, int] | None = None
-    mode: str | None = None
-    equal_channels: bool = False
 
 
 def read(path: Path) -> Reading:
@@ -166,16 +91,6 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def decoder() -> str:
-    """Name the one decoder that this package uses, e.g. ``"Pillow 12.0.0 (libjpeg-turbo 3.1)"``."""
-    turbo = features.version("libjpeg_turbo")
-    library = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
-    return f"Pillow {PIL.__version__} ({library})"
-
-
-# --- train/ and test/ trees, in a folder or a zip -----------------------------------------------------------
-
-
 def read_folder(folder: Path) -> Reading:
     """Read ``train/<class>/`` and ``test/<class>/`` below `folder`, or below its one subfolder that has them.
 
@@ -225,7 +140,7 @@ def tree_root(folder: Path) -> Path | None:
 
     if is_root(folder):
         return folder
-    subfolders = [p for p in sorted(folder.iterdir()) if p.is_dir() and not _is_litter(p.name)]
+    subfolders = [p for p in sorted(folder.iterdir()) if p.is_dir() and not is_litter(p.name)]
     roots = [p for p in subfolders if os.access(p, os.R_OK | os.X_OK) and is_root(p)]
     if len(roots) > 1:
         names = ", ".join(p.name for p in roots)
@@ -274,7 +189,7 @@ def read_zip(path: Path) -> Reading:
     with _open_zip(path) as archive:
         for entry in archive.infolist():
             _check_entry(entry, path)
-        files = [e.filename for e in archive.infolist() if not e.is_dir() and not _is_litter(e.filename)]
+        files = [e.filename for e in archive.infolist() if not e.is_dir() and not is_litter(e.filename)]
         if not files:
             raise DataError(f"{path}: an empty zip; download the data again")
         doubled = [name for name, n in Counter(files).items() if n > 1]
@@ -283,11 +198,11 @@ def read_zip(path: Path) -> Reading:
         prefix = _tree_prefix(files, str(path))
         if prefix is not None:
             return _read_tree(files, archive.read, str(path), "zip", prefix)
-        name = _choose_csv(files)
+        name = choose_csv(files)
         if name is None:
             raise DataError(
                 f"{path}: holds neither train/<class>/ and test/<class>/ nor {' or '.join(CSV_NAMES)}; "
-                f"it holds {_shorten(sorted({f.split('/')[0] for f in files}))}"
+                f"it holds {shorten(sorted({f.split('/')[0] for f in files}))}"
             )
         try:
             with archive.open(name) as file:
@@ -333,7 +248,7 @@ def _tree_prefix(files: list[str], where: str) -> str | None:
     if "" in prefixes:
         return ""
     if len(prefixes) > 1:
-        raise DataError(f"{where}: holds several copies of the data ({_shorten(sorted(prefixes))}); give one alone")
+        raise DataError(f"{where}: holds several copies of the data ({shorten(sorted(prefixes))}); give one alone")
     return prefixes.pop() if prefixes else None
 
 
@@ -341,11 +256,11 @@ def _read_tree(
     paths: list[str], read_bytes: Callable[[str], bytes], where: str, form: str, prefix: str = ""
 ) -> Reading:
     members, notes = _parse_tree(paths, where, prefix)
-    images, formats = _decode_all([m.path for m in members], read_bytes, where)
+    images, formats = decode_all([m.path for m in members], read_bytes, where)
     labels = np.array([m.label for m in members], dtype=np.int64)
     names = np.array([m.name for m in members])
     usage, split_notes = assign_usage(np.array([m.half for m in members]), names, labels, images)
-    _check_complete(usage, labels, where)
+    check_complete(usage, labels, where)
     kinds = Counter(formats)
     if set(kinds) != {"JPEG"}:
         notes.append("image files are " + ", ".join(f"{kind} ({n})" for kind, n in sorted(kinds.items())))
@@ -364,7 +279,7 @@ def _read_tree(
 def _parse_tree(paths: list[str], where: str, prefix: str) -> tuple[list[Member], list[str]]:
     members, others, unknown = [], set(), Counter()
     for path in paths:
-        if _is_litter(path):
+        if is_litter(path):
             continue
         parts = path.removeprefix(prefix).split("/")
         half = parts[0].casefold()
@@ -395,7 +310,7 @@ def _parse_tree(paths: list[str], where: str, prefix: str) -> tuple[list[Member]
     if doubled:
         half, label, name = doubled[0]
         raise DataError(f"{where}: two images are called {half}/{CLASSES[label]}/{name}")
-    notes = [f"not read, beside train/ and test/: {_shorten(sorted(others))}"] if others else []
+    notes = [f"not read, beside train/ and test/: {shorten(sorted(others))}"] if others else []
     return members, notes
 
 
@@ -458,253 +373,3 @@ def assign_usage(
             "were shared out between the two by the hash of their pixels"
         )
     return usage, notes
-
-
-def pixel_sha256(image: np.ndarray) -> str:
-    """Return the sha256 of an image's pixels, rows from top to bottom, as 64 hex digits."""
-    return sha256(np.ascontiguousarray(image)).hexdigest()
-
-
-# --- decoding -----------------------------------------------------------------------------------------------
-
-
-def _decode_all(paths: list[str], read_bytes: Callable[[str], bytes], where: str) -> tuple[np.ndarray, list[str]]:
-    """Decode every image, in threads (Pillow lets go of Python's lock while it decodes)."""
-    images = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
-
-    def decode_range(start: int) -> tuple[list[str], list[Flaw]]:
-        formats, flaws = [], []
-        for i in range(start, min(start + 512, len(paths))):
-            result = _decode(paths[i], read_bytes)
-            if isinstance(result, Flaw):
-                flaws.append(result)
-            else:
-                images[i], kind = result
-                formats.append(kind)
-        return formats, flaws
-
-    with ThreadPoolExecutor(_cores()) as pool:
-        results = list(pool.map(decode_range, range(0, len(paths), 512)))
-    flaws = [flaw for _, part in results for flaw in part]
-    if flaws:
-        raise DataError(f"{where}: {_describe(flaws, len(paths))}")
-    return images, [kind for part, _ in results for kind in part]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _decode(path: str, read_bytes: Callable[[str], bytes]) -> tuple[np.ndarray, str] | Flaw:
-    try:
-        with Image.open(io.BytesIO(read_bytes(path)), formats=tuple(set(IMAGE_FORMATS.values()))) as image:
-            if image.size == (IMAGE_SIZE, IMAGE_SIZE) and image.mode == "L":
-                return np.asarray(image), image.format
-            equal = False
-            if image.mode in ("RGB", "RGBA") and image.width * image.height <= _LARGEST_CHECKED:
-                pixels = np.asarray(image)[..., :3]
-                equal = bool((pixels == pixels[..., :1]).all())
-            return Flaw(path, size=image.size, mode=image.mode, equal_channels=equal)
-    except UnidentifiedImageError:
-        return Flaw(path, reason="not a JPEG, PNG or BMP image")
-    except _UNREADABLE as error:
-        return Flaw(path, reason=str(error) or type(error).__name__)
-
-
-def _describe(flaws: list[Flaw], n: int) -> str:
-    """Say in one sentence what is wrong with the images of a copy, the gravest first."""
-    unreadable = [f for f in flaws if f.reason]
-    if unreadable:
-        first = unreadable[0]
-        return f"{len(unreadable)} of {n} images cannot be read; {first.path}: {first.reason}; replace the copy"
-    sizes = Counter("{}x{}".format(*f.size) for f in flaws if f.size != (IMAGE_SIZE, IMAGE_SIZE))
-    modes = Counter(f.mode for f in flaws if f.mode != "L")
-    found = [_tally(kinds, n) for kinds in (sizes, modes) if kinds]
-    if modes and all(f.equal_channels for f in flaws if f.mode != "L"):
-        found.append("with equal channels (grey stored as colour)")
-    kind = " and ".join(["resized"] * (sizes.total() == n) + ["colour"] * (modes.total() == n))
-    verdict = f"a {kind} copy of FER2013" if kind else f"the first is {flaws[0].path}"
-    return (
-        f"{', '.join(found)}: {verdict}; FER2013's images are {IMAGE_SIZE}x{IMAGE_SIZE} 8-bit greyscale (L); "
-        "use the original, since what a conversion did to the pixels cannot be undone"
-    )
-
-
-def _tally(kinds: Counter, n: int) -> str:
-    """Return e.g. ``"every image is 75x75"`` or ``"3 of 40 images are 75x75 (2), 96x96 (1)"``."""
-    listed = ", ".join(f"{kind} ({k})" for kind, k in kinds.most_common(5)) if len(kinds) > 1 else next(iter(kinds))
-    return f"every image is {listed}" if kinds.total() == n else f"{kinds.total()} of {n} images are {listed}"
-
-
-# --- the competition's CSV files ----------------------------------------------------------------------------
-
-
-def read_tar(path: Path) -> Reading:
-    """Read a ``.tar.gz`` that holds one of the competition's CSVs, as ``fer2013.tar.gz`` does.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    Reading
-
-    Raises
-    ------
-    DataError
-        See :func:`read`.
-    """
-    try:
-        with gzip.open(path) as stream, tarfile.open(fileobj=stream) as archive:
-            files = [m.name for m in archive.getmembers() if m.isfile() and not _is_litter(m.name)]
-            name = _choose_csv(files)
-            if name is None:
-                raise DataError(f"{path}: holds neither {' nor '.join(CSV_NAMES)}, but {_shorten(files)}")
-            reading = read_csv(archive.extractfile(name), f"{path}: {name}")
-            while stream.read(2**20):  # gzip compares its checksum only at the end
-                pass
-            return reading
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path}: truncated or damaged ({error}); download it again") from error
-
-
-def _choose_csv(files: Iterable[str]) -> str | None:
-    """Pick the CSV to read: by name, or the only one there."""
-    tables = [f for f in files if f.lower().endswith(".csv")]
-    for wanted in CSV_NAMES:
-        named = [f for f in tables if f.lower().split("/")[-1] == wanted]
-        if named:
-            return named[0]
-    return tables[0] if len(tables) == 1 else None
-
-
-def read_csv(file: io.BufferedIOBase, where: str) -> Reading:
-    """Read ``fer2013.csv`` (emotion,pixels,Usage) or ``icml_face_data.csv`` (emotion, Usage, pixels).
-
-    The columns are found by name, blanks around names and values do not count. Labels are turned from the
-    competition's codes (``CSV_EMOTIONS``) into indices of ``CLASSES``.
-
-    Parameters
-    ----------
-    file : binary file
-    where : str
-        What error messages call the file.
-
-    Returns
-    -------
-    Reading
-
-    Raises
-    ------
-    DataError
-        Names the line of the first malformed row (the header is line 1).
-    """
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    rows = csv.reader(text)
-    try:
-        header = [column.strip().casefold() for column in next(rows, [])]
-        _check_header(header, where)
-        at = [header.index(column) for column in ("emotion", "usage", "pixels")]
-        labels, usage, images = [], [], []
-        for row in rows:
-            if not row:  # a blank line, as at the end of many files
-                continue
-            line = f"{where}, line {rows.line_num}"
-            if len(row) != len(header):
-                raise DataError(f"{line}: {len(row)} fields, expected {len(header)} ({','.join(header)})")
-            emotion, part, pixels = (row[i].strip() for i in at)
-            labels.append(_parse_emotion(emotion, line))
-            usage.append(_parse_usage(part, line))
-            images.append(_parse_pixels(pixels, line))
-    except csv.Error as error:
-        raise DataError(f"{where}, line {rows.line_num}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}, after line {rows.line_num}: not a text file ({error.reason})") from error
-    if not images:
-        raise DataError(f"{where}: holds a header but no rows")
-    labels, usage = np.array(labels, dtype=np.int64), np.array(usage)
-    _check_complete(usage, labels, where)
-    others = sorted(set(header) - {"emotion", "usage", "pixels"})
-    return Reading(
-        images=np.stack(images).reshape(-1, IMAGE_SIZE, IMAGE_SIZE),
-        labels=labels,
-        usage=usage,
-        names=np.array([f"row-{i:06d}" for i in range(len(labels))]),
-        form="csv",
-        decoder="none (pixels are stored as numbers)",
-        jpeg=False,
-        notes=(f"columns not read: {_shorten(others)}",) if others else (),
-    )
-
-
-def _check_header(header: list[str], where: str) -> None:
-    missing = [column for column in ("emotion", "pixels", "usage") if column not in header]
-    if missing:
-        hint = ""
-        if header in (["emotion", "pixels"], ["pixels"]):
-            hint = "; this is the competition's train.csv or test.csv, which does not tell the splits"
-        found = _shorten([column[:40] for column in header]) or "none"
-        raise DataError(
-            f"{where}: no column {', '.join(missing)}, found {found}{hint}; "
-            f"expected emotion, pixels and Usage as in {' or '.join(CSV_NAMES)}"
-        )
-    if len(set(header)) != len(header):
-        raise DataError(f"{where}: a column name stands twice in the header: {','.join(header)}")
-
-
-_LABEL_OF_CODE = {str(code): CLASSES.index(name) for code, name in enumerate(CSV_EMOTIONS)}
-
-
-def _parse_emotion(text: str, line: str) -> int:
-    if text not in _LABEL_OF_CODE:
-        codes = ", ".join(f"{code} {name}" for code, name in enumerate(CSV_EMOTIONS))
-        raise DataError(f"{line}: emotion is {text[:40]!r}, expected a code from 0 to 6 ({codes})")
-    return _LABEL_OF_CODE[text]
-
-
-def _parse_usage(text: str, line: str) -> str:
-    if text not in USAGES:
-        raise DataError(f"{line}: Usage is {text[:40]!r}, expected one of {', '.join(USAGES)}")
-    return text
-
-
-def _parse_pixels(text: str, line: str) -> np.ndarray:
-    try:
-        # Ten times faster than int() on each, and 35,887 rows hold 83 million numbers.
-        values = np.fromstring(text, dtype=np.int64, sep=" ")
-    except ValueError:
-        wrong = next((v for v in text.split() if not re.fullmatch(r"\d+", v)), "")
-        raise DataError(f"{line}: pixel {wrong[:40]!r} is not a whole number from 0 to 255") from None
-    if len(values) != IMAGE_SIZE**2:
-        side = round(len(values) ** 0.5)
-        hint = f" (a {side}x{side} image: a resized copy)" if side > 1 and side**2 == len(values) else ""
-        raise DataError(f"{line}: {len(values)} pixels{hint}, expected {IMAGE_SIZE**2} ({IMAGE_SIZE}x{IMAGE_SIZE})")
-    if values.min() < 0 or values.max() > 255:
-        wrong = values[(values < 0) | (values > 255)][0]
-        raise DataError(f"{line}: pixel value {wrong} is outside 0 to 255")
-    return values.astype(np.uint8)
-
-
-# --- shared -------------------------------------------------------------------------------------------------
-
-
-def _check_complete(usage: np.ndarray, labels: np.ndarray, where: str) -> None:
-    """Refuse a copy that lacks a usage, or a class in one of them."""
-    for part in USAGES:
-        in_part = labels[usage == part]
-        if not len(in_part):
-            raise DataError(f"{where}: no {part} images; FER2013 has {', '.join(USAGES)}")
-        missing = [name for label, name in enumerate(CLASSES) if label not in in_part]
-        if missing:
-            raise DataError(f"{where}: no images of class {', '.join(missing)} in {part}; this copy is incomplete")
-
-
-def _is_litter(path: str) -> bool:
-    return any(part.startswith(".") or part.casefold() in LITTER for part in path.split("/"))
-
-
-def _shorten(items: list[str], most: int = 5) -> str:
-    """Join up to `most` items, and say how many more there are."""
-    rest = len(items) - most
-    return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")

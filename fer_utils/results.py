@@ -37,7 +37,7 @@ class ModelResult:
     summary : str
         Keras's summary of the network.
     architecture : dict
-        The network as `fer_utils.diagrams.architecture` describes it.
+        The network as `fer_utils.architecture.describe` describes it.
     folder : Path
         Where it was read from.
     """

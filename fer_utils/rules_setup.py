@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from fer_utils.diagrams import base_of, count_layers
+from fer_utils.architecture import base_of, count_layers
 from fer_utils.evidence import PRETRAINED, weights_reason
 from fer_utils.rules import Finding, listed, rule
 

@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from fer_utils import architecture as architectures
 from fer_utils import augmentation as augmentations
 from fer_utils import data as datasets
-from fer_utils import diagrams, pipeline, provenance, splits
+from fer_utils import pipeline, provenance, splits
 from fer_utils.callbacks import KeepState, Progress, ScoreEpoch
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, THESIS_SETTINGS
 from fer_utils.errors import ConfigError
@@ -401,7 +402,7 @@ def evaluate(run, network):
     predictions = pd.DataFrame({"id": dataset.ids[everything], "usage": dataset.usage[everything]})
     predictions["label"] = dataset.labels[everything].astype("int8")
     predictions[list(PROBABILITY_COLUMNS)] = proba.astype("float32")
-    architecture = diagrams.architecture(network)
+    architecture = architectures.describe(network)
 
     with replacing(run.folder / "history.csv") as path:
         history.to_csv(path, index=False)
@@ -414,7 +415,7 @@ def evaluate(run, network):
             network.save(path)
     with replacing(run.folder / "model.weights.h5") as path:
         network.save_weights(path)
-    write_text(run.folder / "summary.txt", diagrams.summary_text(network))
+    write_text(run.folder / "summary.txt", architectures.summary_text(network))
     write_json(run.folder / "architecture.json", architecture)
     write_json(run.folder / "metrics.json", {"best": best, "last": last})
     record = make_record(run, architecture, time.monotonic() - started)

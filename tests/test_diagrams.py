@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from fer_utils import diagrams
+from fer_utils import architecture, diagrams
 from fer_utils.errors import FerError
 
 
@@ -60,7 +60,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def described(models):
-    return {name: json.loads(json.dumps(diagrams.architecture(model))) for name, model in models.items()}
+    return {name: json.loads(json.dumps(architecture.describe(model))) for name, model in models.items()}
 
 
 def test_description_agrees_with_keras(models, described):
@@ -83,13 +83,13 @@ def test_layers_hold_their_settings_and_what_they_read(described):
     assert conv["settings"]["strides"] == [2, 2] and conv["parameters"] == 5 * 5 * 8 * 16 + 16
     assert conv["output_shape"] == [10, 10, 16]  # (24 - 5) // 2 + 1
     assert conv["inbound"] == [plain["MaxPooling2D"]["name"]]
-    resnet = {layer["name"]: layer for layer in diagrams.base_of(described["resnet50"])["layers"]}
+    resnet = {layer["name"]: layer for layer in architecture.base_of(described["resnet50"])["layers"]}
     assert resnet["conv2_block1_add"]["inbound"] == ["conv2_block1_0_bn", "conv2_block1_3_bn"]
     assert resnet["conv2_block2_add"]["inbound"] == ["conv2_block1_out", "conv2_block2_3_bn"]
 
 
 def test_bare_operations_between_layers_are_kept(models, described):
-    base = diagrams.base_of(described["mobilenet_v3"])
+    base = architecture.base_of(described["mobilenet_v3"])
     operations = [layer for layer in base["layers"] if layer["class"].startswith("ops.")]
     keras_base = models["mobilenet_v3"].get_layer(base["name"])
     assert len(operations) == len(keras_base.operations) - len(keras_base.layers) > 0
@@ -97,7 +97,7 @@ def test_bare_operations_between_layers_are_kept(models, described):
 
 def test_resnet50_has_fifty_weight_layers():
     whole = keras.applications.ResNet50(weights=None, input_shape=(48, 48, 3), classes=7)
-    counts = diagrams.count_layers(diagrams.architecture(whole))
+    counts = architecture.count_layers(architecture.describe(whole))
     assert counts["weight_layers"] == 50 and counts["convolution"] == 49 and counts["dense"] == 1
     assert counts["projection"] == 4  # one for each change of width
     every = sum(isinstance(layer, layers.Conv2D) for layer in whole.layers)
@@ -106,21 +106,21 @@ def test_resnet50_has_fifty_weight_layers():
 
 def test_vgg16_has_thirteen_convolutions_and_three_dense_layers():
     whole = keras.applications.VGG16(weights=None, input_shape=(48, 48, 3), classes=7)
-    counts = diagrams.count_layers(diagrams.architecture(whole))
+    counts = architecture.count_layers(architecture.describe(whole))
     assert (counts["convolution"], counts["dense"], counts["weight_layers"]) == (13, 3, 16)
 
 
 def test_mobilenet_counts(described):
-    v3 = diagrams.count_layers(diagrams.base_of(described["mobilenet_v3"]))
+    v3 = architecture.count_layers(architecture.base_of(described["mobilenet_v3"]))
     # Howard et al. 2019, Table 2: 11 blocks, 9 of them with squeeze-and-excitation (two convolutions each);
     # the first block does not expand, and a convolution stands before and after them.
     assert v3["depthwise"] == 11 and v3["squeeze_excite"] == 18 and v3["convolution"] == 10 + 11 + 2
-    v1 = diagrams.count_layers(diagrams.base_of(described["mobilenet_v1"]))
+    v1 = architecture.count_layers(architecture.base_of(described["mobilenet_v1"]))
     assert v1["depthwise"] == 13 and v1["convolution"] == 14
 
 
 def test_resnet50_stages_are_those_of_its_paper(described):
-    base = diagrams.stages(diagrams.base_of(described["resnet50"]))
+    base = architecture.stages(architecture.base_of(described["resnet50"]))
     by_name = {stage["name"]: stage for stage in base}
     assert {name: stage["weight_layers"] for name, stage in by_name.items()} == {
         "input": 0, "conv1": 1, "conv2": 9, "conv3": 12, "conv4": 18, "conv5": 9,
@@ -135,14 +135,14 @@ def test_resnet50_stages_are_those_of_its_paper(described):
 
 def test_stages_account_for_every_parameter_and_weight_layer(described):
     for found in described.values():
-        stages = diagrams.stages(found)
+        stages = architecture.stages(found)
         assert sum(stage["parameters"] for stage in stages) == found["parameters"]["total"]
         assert sum(stage["trainable_parameters"] for stage in stages) == found["parameters"]["trainable"]
         assert sum(stage["weight_layers"] for stage in stages) == found["counts"]["weight_layers"]
 
 
 def test_stages_of_a_plain_network_end_with_pooling(described):
-    stages = diagrams.stages(described["plain"])
+    stages = architecture.stages(described["plain"])
     assert [stage["name"] for stage in stages] == ["input", "convolution 1", "convolution 2", "classifier"]
     boxes = [(block["lines"], block["repeats"]) for block in stages[1]["blocks"]]
     assert boxes == [(["3×3 conv 8"], 2), (["2×2 max pool /2"], 1)]
@@ -151,13 +151,13 @@ def test_stages_of_a_plain_network_end_with_pooling(described):
 
 
 def test_layer_named_by_hand_keeps_its_name(described):
-    blocks = diagrams.stages(described["vgg16"])[0]["blocks"]
+    blocks = architecture.stages(described["vgg16"])[0]["blocks"]
     assert [block["lines"] for block in blocks] == [["48×48×1"], ["grey to rgb"]]
-    assert diagrams.stages(described["plain"])[0]["blocks"][1]["lines"] == ["Rescaling"]
+    assert architecture.stages(described["plain"])[0]["blocks"][1]["lines"] == ["Rescaling"]
 
 
 def test_mobilenet_v3_blocks_and_activations(described):
-    stages = diagrams.stages(described["mobilenet_v3"])
+    stages = architecture.stages(described["mobilenet_v3"])
     residual = [block["repeats"] for stage in stages for block in stage["blocks"] if block["shortcut"] == "identity"]
     # In the paper's table a block keeps its size and width in rows 3, 5, 6, 8, 10 and 11.
     assert sum(residual) == 6
@@ -174,7 +174,7 @@ def test_pictures_name_every_stage_and_stay_on_the_page(described, name, view):
     (ax,) = figure.axes
     figure.canvas.draw()
     texts = [text.get_text() for text in ax.texts]
-    for stage in diagrams.stages(described[name]):
+    for stage in architecture.stages(described[name]):
         assert stage["name"] in texts
     width, height = figure.get_size_inches() * figure.dpi
     for text in ax.texts:
@@ -212,7 +212,7 @@ def test_drawing_needs_no_keras(described, tmp_path):
 
 
 def test_summary_is_whole_at_its_width(models):
-    text = diagrams.summary_text(models["vgg16"])
+    text = architecture.summary_text(models["vgg16"])
     lines = text.splitlines()
     assert max(map(len, lines)) == 100 and "Param #" in text
     assert "block5_conv3" in text and f"{models['vgg16'].count_params():,}" in text
@@ -220,7 +220,7 @@ def test_summary_is_whole_at_its_width(models):
 
 def test_what_cannot_be_described_is_refused():
     with pytest.raises(FerError, match="not a built Keras model"):
-        diagrams.architecture(keras.Sequential([layers.Dense(2)]))
+        architecture.describe(keras.Sequential([layers.Dense(2)]))
     with pytest.raises(FerError, match="use one of flow, blocks"):
         diagrams.draw({}, "sideways")
 
@@ -237,4 +237,4 @@ def test_subclassed_model_is_refused():
     model = Own()
     model(np.zeros((1, 3)))
     with pytest.raises(FerError, match="subclassed"):
-        diagrams.architecture(model)
+        architecture.describe(model)
