@@ -12,6 +12,7 @@ import pandas as pd
 from fer_utils import claims, metrics, statistics
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, USAGES
 from fer_utils.errors import ResultsError
+from fer_utils.words import listed
 
 #: Trainings that differ in the initial weights only, pretrained first (claim S08).
 PRETRAINED_PAIRS = (("resnet50", "resnet50_scratch"), ("mobilenet_v3", "mobilenet_v3_scratch"))
@@ -99,12 +100,6 @@ def stated(claim, key="value"):
     """
     row = next(row for row in claims.read_file(claims.FILE)["claims"] if row["id"] == claim)
     return next(rule[key] for rule in row["rules"] if key in rule)
-
-
-def and_list(items):
-    """Join words as a sentence does: ``a, b and c``."""
-    items = list(items)
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
 # --- the threshold (F25) ---------------------------------------------------------------------------------------
@@ -197,7 +192,7 @@ def threshold(results, part=None):
     apart = [row.label for row in table.itertuples() if row.precision > row.recall]
     if apart:
         text += (
-            f"Precision lies above recall for {and_list(apart)}: the pattern of claim F25, high precision beside "
+            f"Precision lies above recall for {listed(apart)}: the pattern of claim F25, high precision beside "
             "low recall, needs no other cause than the threshold."
         )
     else:
@@ -476,7 +471,7 @@ def protocols(run):
             }
         )
     if not rows:
-        have = and_list(sorted({result.record["protocol"] for result in run.models}))
+        have = listed(sorted({result.record["protocol"] for result in run.models}))
         return Part(
             f"No model of this run was trained under both protocols (all: {have}).",
             command=command(run, BOTH_PROTOCOLS),
@@ -563,7 +558,7 @@ def pretraining(run, part="test"):
             tables.append(table)
             sentences.append(tell_apart(table.iloc[0]))
     if missing:
-        sentences.append(f"Not run: {and_list(missing)}.")
+        sentences.append(f"Not run: {listed(missing)}.")
         commands.append(command(run, missing))
     table = pd.concat(tables, ignore_index=True) if tables else None
     # Fewer commands than reasons where the same one serves several.
@@ -589,6 +584,6 @@ def mobilenets(run, part="test"):
         return Part(str(error))
     if table is None:
         missing = [name for name in MOBILENETS if name not in first]
-        return Part(f"Not run: {and_list(missing)}.", command=command(run, missing))
+        return Part(f"Not run: {listed(missing)}.", command=command(run, missing))
     weights = [f"{first[name].label} {first[name].record['weights']['used']}" for name in MOBILENETS]
-    return Part(f"{tell_apart(table.iloc[0])} Initial weights: {and_list(weights)}.", table)
+    return Part(f"{tell_apart(table.iloc[0])} Initial weights: {listed(weights)}.", table)

@@ -32,7 +32,7 @@ def left(plan, out):
     done : float
         Share of the expected work that is done, 0..1.
     seconds : float
-        Time left, from the speed seen so far.
+        Time left; models that have not begun are taken to be as much slower or faster than expected as the others.
     """
     total = sum(entry["estimate"] for entry in plan["models"])
     finished = remaining = expected = actual = 0.0
@@ -41,7 +41,12 @@ def left(plan, out):
         place = f"{entry['model']}/seed-{entry['seed']}"
         progress = read_json(out / ".training" / place / "progress.json")
         estimate = entry["estimate"]
-        if (out / place / "run.json").exists() or (out / "failed" / f"{place.replace('/', '-')}.json").exists():
+        record = read_json(out / place / "run.json")
+        if record:
+            finished += estimate
+            expected += estimate
+            actual += record["times"]["train_seconds"] + record["times"]["evaluate_seconds"]
+        elif (out / "failed" / f"{place.replace('/', '-')}.json").exists():
             finished += estimate
         elif progress:
             finished += estimate * progress["done"]

@@ -14,6 +14,7 @@ import numpy as np
 
 from fer_utils.constants import IMAGE_SIZE, USAGES
 from fer_utils.evidence import LABELS, number
+from fer_utils.words import listed
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,6 @@ def curve_words(column):
 def label_words(name):
     """Return a model's name as people read it, any other word as it is."""
     return LABELS.get(name, name)
-
-
-def listed(names):
-    """Join names: ``"a, b and c"``."""
-    names = [str(name) for name in names]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
 
 
 def where_words(where):

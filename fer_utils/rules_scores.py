@@ -8,7 +8,8 @@ import numpy as np
 
 from fer_utils.constants import CLASSES
 from fer_utils.evidence import number
-from fer_utils.rules import Finding, listed, metric_words, ranked, relative, rule
+from fer_utils.rules import Finding, metric_words, ranked, relative, rule
+from fer_utils.words import listed
 
 
 def with_interval(value, low, high):

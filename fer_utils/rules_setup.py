@@ -10,7 +10,8 @@ import numpy as np
 
 from fer_utils.architecture import base_of, count_layers
 from fer_utils.evidence import PRETRAINED, weights_reason
-from fer_utils.rules import Finding, listed, rule
+from fer_utils.rules import Finding, rule
+from fer_utils.words import listed
 
 #: How far a recorded F1 may be from the one of its precision and recall: rounding of single precision.
 F1_ROUNDING = 1e-3

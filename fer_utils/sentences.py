@@ -4,8 +4,8 @@ They serve as the prose around a figure and as its text alternative, so neither 
 """
 
 from fer_utils.constants import CLASSES
-from fer_utils.explanations import and_list
 from fer_utils.plots import PART_NAMES
+from fer_utils.words import listed
 
 
 def interval(value, low, high):
@@ -36,7 +36,7 @@ def about_accuracy(table, references=None):
     for model, value in (references or {}).items():
         ours = table[table["model"] == model]
         if len(ours):
-            found = and_list(f"{row.value - value:+.3f} on {PART_NAMES[row.part]}" for row in ours.itertuples())
+            found = listed(f"{row.value - value:+.3f} on {PART_NAMES[row.part]}" for row in ours.itertuples())
             sentences.append(f"The thesis states {value:.2f} for {ours['label'].iloc[0]}; the difference is {found}.")
     return " ".join(sentences)
 
@@ -96,7 +96,7 @@ def about_confusion(data, per_class):
         )
     fewer = supports["balanced"][supports["balanced"] < per_class]
     if len(fewer):
-        counts = and_list(f"{name} ({n})" for name, n in fewer.items())
+        counts = listed(f"{name} ({n})" for name, n in fewer.items())
         sentences.append(
             f"With fewer than {per_class} images: {counts}. All of these are taken, and rows are in percent, so that "
             "every class weighs the same."

@@ -29,14 +29,16 @@ def test_progress_counts_finished_running_and_waiting_models(tmp_path):
     plan = {"models": entries(100, 100, 200), "jobs": 1}
     assert progress.left(plan, tmp_path) == (0.0, 400.0)
     (tmp_path / "m0" / "seed-0").mkdir(parents=True)
-    (tmp_path / "m0" / "seed-0" / "run.json").write_text("{}")
+    times = {"train_seconds": 80.0, "evaluate_seconds": 20.0}
+    (tmp_path / "m0" / "seed-0" / "run.json").write_text(json.dumps({"times": times}))
     running = tmp_path / ".training" / "m1" / "seed-0"
     running.mkdir(parents=True)
-    # Half way, and slower than expected: 100 s where the estimate leaves 50. So will the last one be.
+    # Half way, and slower than expected: 100 s where the estimate leaves 50.
     (running / "progress.json").write_text(json.dumps({"done": 0.5, "epochs": 4, "seconds_left": 100.0}))
     done, seconds = progress.left(plan, tmp_path)
     assert done == pytest.approx((100 + 50) / 400)
-    assert seconds == pytest.approx(100 + 200 * 2)
+    # The first took the 100 s that were expected: together 200 s instead of 150.
+    assert seconds == pytest.approx(100 + 200 * 200 / 150)
     (running / "progress.json").write_text(json.dumps({"done": 0.5, "epochs": 4, "seconds_left": None}))
     assert progress.left(plan, tmp_path)[1] == pytest.approx(50 + 200)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from planted import plant_model, plant_run, planted_history, planted_predictions, planted_record
 
-from fer_utils import explanations, metrics
+from fer_utils import explanations, metrics, words
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.results import read_run
 
@@ -225,5 +225,5 @@ def test_what_the_thesis_states_is_read_from_the_claims():
 
 
 @pytest.mark.parametrize(("items", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), ("abc", "a, b and c")])
-def test_and_list(items, text):
-    assert explanations.and_list(items) == text
+def test_a_list_of_words(items, text):
+    assert words.listed(items) == text

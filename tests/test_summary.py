@@ -10,7 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from sklearn.metrics import accuracy_score
 
-from fer_utils import claims, results, summary
+from fer_utils import checklist, claims, results, summary
 from fer_utils.claims import CONTRADICTED, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED
 
 DATASET = {
@@ -60,68 +60,21 @@ def changed(run, data=None, **changes):
     return replace(run, models=[replace(result, record=record(result)) for result in run.models])
 
 
-def heads(run):
-    return [head for head, _ in summary.warnings(run)]
-
-
-# ---- warnings
-
-
-def test_a_paper_run_on_the_known_data_needs_no_warning(run):
-    assert summary.warnings(run) == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"synthetic": True}, ["SYNTHETIC DATA"]),
-        ({"data": {"variant": "synthetic", "known": False, "description": "drawn"}}, ["SYNTHETIC DATA"]),
-        (
-            {"data": {"variant": "fer2013-modified", "known": False, "description": "blurred"}},
-            ["NOT THE KNOWN FER2013"],
-        ),
-        ({"profile": "smoke", "shortened": True}, ["SMOKE RUN", "SHORTENED"]),
-        ({"profile": "quick"}, ["QUICK RUN"]),
-        (
-            {"weights": {"requested": "imagenet", "used": "none", "sha256": None, "reason": "no network"}},
-            ["RANDOM INITIALISATION"],
-        ),
-    ],
-)
-def test_what_a_reader_must_know_is_said_first_and_loud(run, changes, expected):
-    run = changed(run, **changes)
-    assert heads(run) == expected
-    page = BeautifulSoup(summary.opening(run, claims.judge(run))._repr_html_(), "html.parser")
-    banners = page.select(".banner strong")
-    assert [banner.get_text() for banner in banners] == expected
-    assert banners[0].find_previous("h3") is None
-
-
-def test_random_initialisation_names_only_networks_that_the_thesis_pretrains(run):
-    run = changed(run, weights={"requested": "imagenet", "used": "none", "sha256": None, "reason": "no network"})
-    (_, text), *_ = summary.warnings(run)
-    assert text.startswith("ResNet-50 and MobileNet-V3, which") and "no network" in text
-
-
-def test_a_shortened_run_says_how_short(run):
-    run = changed(run, shortened=True, epochs={"requested": 6, "run": 6, "best": 3})
-    text = dict(summary.warnings(run))["SHORTENED"]
-    assert "ResNet-50: 6 epochs, 234 training images" in text and "45 epochs" in text
-
-
-def test_failures_are_named_and_escaped(run):
-    failure = {"model": "vgg16", "seed": 3, "error": "<b>no memory</b>"}
-    run = replace(run, failures=[failure])
-    assert summary.warnings(run) == [("FAILED", "VGG-16, seed 3: <b>no memory</b>.")]
-    shown = summary.opening(run, claims.judge(run))
-    assert "<b>no memory" not in shown._repr_html_() and "4 of 5 trainings" in repr(shown)
-
-
-def test_an_empty_run_says_so(empty):
-    assert heads(empty) == ["NOTHING HAS BEEN TRAINED"]
-
-
 # ---- the first page
+
+
+def test_what_was_difficult_names_data_weights_and_failures_and_escapes_them(tmp_path):
+    planted.plant_run(tmp_path, models=("resnet50",))
+    weights = {"requested": "imagenet", "used": "none", "sha256": None, "reason": "no <b>network</b>"}
+    record = planted.planted_record("resnet50", 0, weights=weights)
+    planted.plant_model(tmp_path, "resnet50", 0, record=record)
+    (tmp_path / "failed").mkdir()
+    failure = {"model": "vgg16", "seed": 3, "label": "VGG-16", "error": "<b>no memory</b>"}
+    (tmp_path / "failed" / "vgg16-seed-3.json").write_text(json.dumps(failure))
+    run = results.read_run(tmp_path)
+    page = summary.opening(run, claims.judge(run))._repr_html_()
+    assert "no &lt;b&gt;network" in page and "no &lt;b&gt;memory" in page
+    assert "Random initialisation" in page and "Failed models" in page and "VGG-16" in page
 
 
 def test_the_page_has_the_challenges_sections_in_order(run, audit):
@@ -199,7 +152,7 @@ def test_nothing_is_called_easy_that_was_not_run(empty):
 
 
 def answers(run):
-    items = summary.checklist_items(run, claims.judge(run))
+    items = checklist.checklist_items(run, claims.judge(run))
     return {item.asked: item for section in items.values() for item in section}
 
 
@@ -209,7 +162,7 @@ def find(items, start):
 
 
 def test_the_checklist_has_the_versions_sections_and_items(run, audit):
-    sections = summary.checklist_items(run, audit)
+    sections = checklist.checklist_items(run, audit)
     # Version 2.0: three, two, five, five and six items.
     assert [len(items) for items in sections.values()] == [3, 2, 5, 5, 6]
     assert {item.answer for items in sections.values() for item in items} <= {"yes", "no", "not applicable"}
@@ -272,7 +225,7 @@ def test_a_network_without_its_description_is_no_clear_description(run):
 
 
 def test_the_checklist_is_shown_as_tables_with_its_count(run, audit):
-    shown = summary.checklist(run, audit)
+    shown = checklist.checklist(run, audit)
     page = BeautifulSoup(shown._repr_html_(), "html.parser")
     rows = page.select("tbody tr")
     assert len(rows) == 21 and all(row.find("th")["scope"] == "row" for row in rows)
@@ -286,9 +239,4 @@ def test_markup_in_the_record_is_escaped(run):
     evil = changed(run, device={"kind": "CPU", "name": "<script>x</script>", "threads": 1})
     audit = claims.judge(evil)
     assert "<script>" not in summary.opening(evil, audit)._repr_html_()
-    assert "<script>" not in summary.checklist(evil, audit)._repr_html_()
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (720, "12 min"), (12240, "3.4 h")])
-def test_duration(seconds, text):
-    assert summary.duration(seconds) == text
+    assert "<script>" not in checklist.checklist(evil, audit)._repr_html_()
