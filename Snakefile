@@ -40,7 +40,8 @@ def finished(name):
 
 def failures():
     """What is known of the planned models that failed, so that the report is made again when that changes."""
-    return [path.read_text(encoding="utf-8") for path in sorted(Path("failed").glob("*.json"))]
+    paths = [Path("failed", f"{model}-seed-{seed}.json") for model, seed in PLAN]
+    return [path.read_text(encoding="utf-8") for path in paths if path.exists()]
 
 
 wildcard_constraints:
@@ -90,6 +91,9 @@ rule model:
         data=config["data_sha256"],
         code=lambda wildcards: code(NOTEBOOKS / PLAN[wildcards.model, wildcards.seed]["notebook"], LOOKS),
     threads: max(1, workflow.cores // config["jobs"])
+    resources:
+        # `--jobs` slots in all: cores divided by jobs may leave a remainder that another job would fit into.
+        slot=1,
     shell:
         "{PYTHON:q} -m fer_utils.execution {wildcards.model} {wildcards.seed} --threads {threads}"
 

@@ -13,21 +13,10 @@ from pathlib import Path
 from fer_utils.cli import make_parser
 from fer_utils.errors import ConfigError, FerError
 from fer_utils.files import write_json, write_text
+from fer_utils.overview import commit_text
 from fer_utils.paths import project_root
 from fer_utils.planning import make_plan
 from fer_utils.results import read_json, read_run
-
-
-def write_plan(out, plan):
-    """Write ``plan.json``, unless the one that is there says the same but for the date."""
-    volatile = ("command", "created", "git")
-
-    def lasting(value):
-        return {name: value[name] for name in value if name not in volatile}
-
-    before = read_json(out / "plan.json")
-    if not before or lasting(before) != lasting(plan):
-        write_json(out / "plan.json", plan)
 
 
 def hold(out):
@@ -71,16 +60,18 @@ def snakemake(out, rule, plan, lock, extra=()):
     command = [
         *base,
         rule,
+        "--resources",
+        f"slot={plan['jobs']}",
         "--keep-going",
         "--rerun-incomplete",
         *extra,
     ]
     # The jobs' own lines go to the terminal; what Snakemake says about them is kept for when something fails.
-    with open(out / "snakemake.log", "a", encoding="utf-8") as log:
+    with open(out / "snakemake.log", "ab") as log:
         start = log.tell()
         status = subprocess.run(command, pass_fds=[lock.fileno()], stderr=log).returncode
-    if status and not any((out / "failed").glob("*.json")):
-        said = (out / "snakemake.log").read_text(encoding="utf-8", errors="replace")[start:]
+    if status and not read_run(out).failures:
+        said = (out / "snakemake.log").read_bytes()[start:].decode(errors="replace")
         errors = [line for line in said.splitlines() if re.search(r"error|exception", line, re.IGNORECASE)]
         print(
             f"Snakemake ended with status {status}:",
@@ -91,29 +82,33 @@ def snakemake(out, rule, plan, lock, extra=()):
     return status
 
 
-def finish(out):
-    """Print what came out of a run; return the exit status."""
+def finish(out, status):
+    """Print what came out of a run; return the exit status.
+
+    Parameters
+    ----------
+    out : Path
+        The run folder.
+    status : int
+        Snakemake's: where it is not 0, something could not be made.
+    """
     run = read_run(out)
-    report = out / "report.html"
     for result in run.models:
         scored = result.metrics["best"][result.final_part]
         print(
             f"  {result.label} (seed {result.seed}): accuracy {scored['accuracy']:.3f}, macro F1 "
             f"{scored['macro_f1']:.3f} on {scored['n']:,} images ({result.final_part})"
         )
-    missing = len(run.plan["models"]) - len(run.models)
     for failure in run.failures:
         print(f"  FAILED: {failure['label']} (seed {failure['seed']}): {failure['error']}")
-    if run.models and (run.models[0].record["synthetic"] or run.models[0].record["shortened"]):
-        kind = "synthetic data" if run.models[0].record["synthetic"] else "a shortened run"
-        print(f"  These come from {kind} and are no results.")
-    if not report.exists():
-        print("No report was made; see the messages above")
-        return 1
+    if any(result.record["synthetic"] for result in run.models):
+        print("  These come from synthetic data and are no results.")
+    elif any(result.record["shortened"] for result in run.models):
+        print("  These come from a shortened run and are no results.")
+    missing = len(run.plan["models"]) - len(run.models)
     if missing:
         print(f"{missing} of {len(run.plan['models'])} trainings are missing; the same command tries them again.")
-    print(f"Report: {report}")
-    return 1 if missing else 0
+    return 1 if status or missing else 0
 
 
 def publish(out):
@@ -134,7 +129,6 @@ def publish(out):
     for path in sorted((out / "figures").glob("*")):
         shutil.copyfile(path, target / path.name)
     shutil.copyfile(out / "claims.csv", target / "claims.csv")
-    git = run.plan["git"]
     models = [f"{m.label} (seed {m.seed}, initial weights: {m.record['weights']['used']})" for m in run.models]
     lines = [
         "# Published figures",
@@ -143,7 +137,7 @@ def publish(out):
         "",
         f"- profile: {run.plan['profile']} ({run.plan['about']})",
         f"- data: {run.plan['data_variant']}, fingerprint `{run.plan['data_sha256']}`",
-        f"- commit: `{git['commit']}`{' with uncommitted changes' if git['dirty'] else ''}",
+        f"- code: {'; '.join(sorted({commit_text(m.record) for m in run.models}))}",
         f"- device: {', '.join(sorted({m.record['device']['kind'] for m in run.models}))}",
         f"- models: {'; '.join(models)}",
         "",
@@ -178,8 +172,18 @@ def make_report(arguments):
         raise ConfigError(f"{out}: no plan.json, so that this is no run folder; ./run_all.sh makes one")
     lock = hold(out)
     # What is there is taken as it is: no model is trained, whatever has changed since.
-    snakemake(out, "report", plan, lock, ["--forcerun", "findings", "--allowed-rules", "findings", "report"])
-    status = finish(out)
+    return make_page(out, plan, lock, options, ["--forcerun", "findings", "--allowed-rules", "findings", "report"])
+
+
+def make_page(out, plan, lock, options, extra, status=0):
+    """Make findings and report over what is there, say what came out, publish if asked; return the exit status."""
+    report = out / "report.html"
+    failed = snakemake(out, "report", plan, lock, extra)
+    status = finish(out, status or failed)
+    if failed:
+        print(f"The report could not be made{'; the one that is there is an older one' if report.exists() else ''}.")
+        return 1
+    print(f"Report: {report}")
     if options.publish:
         publish(out)
     return status
@@ -195,14 +199,13 @@ def make_run(arguments):
     options = make_parser().parse_args(arguments)
     plan, out = make_plan(options, command, on_message=lambda line: print(line, flush=True))
     lock = hold(out)
-    write_plan(out, plan)
-    snakemake(out, "models", plan, lock, extra)
-    if snakemake(out, "report", plan, lock, extra):
-        print("The report could not be made.")
-    status = finish(out)
-    if options.publish:
-        publish(out)
-    return status
+    write_json(out / "plan.json", plan)
+    for entry in plan["models"]:
+        # What failed is tried again, and how far it had come says nothing of how far it is now.
+        (out / "failed" / f"{entry['model']}-seed-{entry['seed']}.json").unlink(missing_ok=True)
+        (out / ".training" / entry["model"] / f"seed-{entry['seed']}" / "progress.json").unlink(missing_ok=True)
+    status = snakemake(out, "models", plan, lock, extra)
+    return make_page(out, plan, lock, options, extra, status)
 
 
 def main(arguments=None):

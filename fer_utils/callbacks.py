@@ -4,7 +4,9 @@ import time
 from datetime import datetime
 
 import keras
+import numpy as np
 
+from fer_utils.errors import TrainingError
 from fer_utils.files import write_json
 from fer_utils.metrics import METRICS, scores
 from fer_utils.progress import duration
@@ -35,6 +37,11 @@ class ScoreEpoch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs):
         """Add the scores to the epoch's logs, where the callbacks after this one find them."""
         proba = self.model.predict(self.images, batch_size=256, verbose=0)
+        if not np.isfinite(proba).all():
+            raise TrainingError(
+                f"the training diverged: after epoch {epoch + 1} the network's probabilities are no numbers "
+                f"(loss {logs['loss']}); try a lower learning_rate"
+            )
         parts = {
             "public": scores(self.labels[self.public], proba[self.public]),
             "private": scores(self.labels[~self.public], proba[~self.public]),

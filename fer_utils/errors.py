@@ -15,3 +15,7 @@ class ConfigError(FerError):
 
 class ResultsError(FerError):
     """A run folder that is missing or lacks files."""
+
+
+class TrainingError(FerError):
+    """A training that cannot go on."""

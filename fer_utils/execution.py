@@ -122,7 +122,7 @@ def run_model(plan, out, entry, threads):
         execute(
             project_root() / "notebooks" / entry["notebook"],
             out / place / "notebook.ipynb",
-            entry["parameters"] | {"out": str(out), "threads": threads},
+            entry["parameters"] | {"out": str(out), "threads": entry["parameters"]["threads"] or threads},
             plan["kernel"],
             folder / "notebook.ipynb",
         )

@@ -71,7 +71,8 @@ def find_trainings(out, plan):
         failure = {**blank, **failure}
         failures[str(failure["model"]), str(failure["seed"])] = failure
     known = {(str(model), str(seed)) for model, seed, _ in entries}
-    entries += [(*key, None) for key in failures if key not in known]
+    if not plan.get("models"):
+        entries += [(*key, None) for key in failures if key not in known]
     trainings = []
     for model, seed, label in entries:
         folder = out / str(model) / f"seed-{seed}"

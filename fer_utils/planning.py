@@ -1,9 +1,10 @@
 """The plan of a run: which models, with which parameters, on which data, and how long that will take."""
 
+import ast
 import os
 import re
 import subprocess
-from datetime import UTC, datetime
+import sys
 from pathlib import Path
 
 import yaml
@@ -24,7 +25,6 @@ RESERVED = {
     "data": "--data",
     "out": "--out",
     "profile": "--profile",
-    "threads": "--jobs",
 }
 
 #: How many times faster than two CPU cores a GPU is taken to be until a run has been timed on it. A guess.
@@ -82,7 +82,7 @@ def notebook_parameters(notebook):
     found = inspect_notebook(path)
     if not found:
         raise ConfigError(f"{path}: no cell is tagged 'parameters'; copy the one of another model's notebook")
-    return {name: yaml.safe_load(entry["default"].replace("True", "true")) for name, entry in found.items()}
+    return {name: ast.literal_eval(entry["default"]) for name, entry in found.items()}
 
 
 def typed(name, text, default):
@@ -164,13 +164,47 @@ def resolve_parameters(config, profile, model, settings, defaults):
     return resolved | {"model": model, "label": entry["label"], "notebook": entry["notebook"], "profile": profile}
 
 
+def check_sizes(model, parameters):
+    """Refuse numbers that no training can be made with, before anything starts.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name in ("epochs", "batch_size"):
+        if parameters[name] < 1:
+            raise ConfigError(f"{model}: {name} is {parameters[name]}; expected 1 or more")
+    for name in ("images_per_class", "test_images_per_class", "epoch_images_per_class", "threads"):
+        if parameters[name] < 0:
+            raise ConfigError(f"{model}: {name} is {parameters[name]}; expected 0 (all) or more")
+
+
+def check_kernel(name):
+    """Refuse a Jupyter kernel that is not installed.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    found = KernelSpecManager().find_kernel_specs()
+    if name not in found:
+        raise ConfigError(f"--kernel {name}: no such Jupyter kernel; there are {', '.join(sorted(found)) or 'none'}")
+
+
 def has_gpu():
-    """Whether ``nvidia-smi`` answers and lists a GPU."""
+    """Whether ``nvidia-smi`` answers and TensorFlow can use what it names.
+
+    TensorFlow is asked in a process of its own: it takes long to import, and would hold the GPU.
+    """
+    code = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
     try:
-        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+        subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=True, timeout=30)
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     except (OSError, subprocess.SubprocessError):
         return False
-    return answer.returncode == 0 and "GPU" in answer.stdout
+    return int(answer.stdout) > 0
 
 
 def choose_profile(asked, synthetic, gpu):
@@ -189,7 +223,7 @@ def choose_profile(asked, synthetic, gpu):
         return asked, "as asked"
     if synthetic:
         return "smoke", "the data are synthetic, so that no training is worth its time"
-    return ("paper", "there is a GPU") if gpu else ("quick", "there is no GPU (nvidia-smi does not answer)")
+    return ("paper", "there is a GPU") if gpu else ("quick", "there is no GPU that TensorFlow can use")
 
 
 def data_name(fingerprint):
@@ -283,6 +317,7 @@ def make_plan(options, command, on_message=print):
         )
     if options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs}: expected 1 or more")
+    check_kernel(options.kernel)
     known = {model: notebook_parameters(config["models"][model]["notebook"]) for model in models}
     settings = read_settings(options.set, known)
 
@@ -305,6 +340,7 @@ def make_plan(options, command, on_message=print):
     entries = []
     for model in models:
         parameters = resolve_parameters(config, profile, model, settings, known[model])
+        check_sizes(model, parameters)
         seconds = estimate(config["models"][model], parameters, dataset, device, seen)
         for seed in seeds:
             entries.append(
@@ -317,7 +353,8 @@ def make_plan(options, command, on_message=print):
                     "estimate": round(seconds, 1),
                 }
             )
-    name = f"{profile}-{data_name(fingerprint)}"
+    name = "-".join([profile, data_name(fingerprint), *(f"{key}={value}" for key, value in sorted(settings.items()))])
+    name = re.sub(r"[^\w.,=+-]", "_", name)
     out = Path(options.out).expanduser().absolute() if options.out else project_root() / "results" / name
     plan = {
         "profile": profile,
@@ -334,18 +371,13 @@ def make_plan(options, command, on_message=print):
         "models": entries,
     }
     check_folder(out, plan)
-    total = sum(entry["estimate"] for entry in entries) / min(options.jobs, len(entries))
+    total = sum(entry["estimate"] for entry in entries)
     basis = "from earlier runs here" if seen else "a guess: no run was timed here yet"
     names = ", ".join(dict.fromkeys(entry["label"] for entry in entries))
     on_message(f"Models: {names}; seeds {', '.join(map(str, seeds))}; on the {device}")
     on_message(f"Time: about {duration(total + 60)} if nothing of it is done yet ({basis})")
     on_message(f"Run folder: {out}")
-    return plan | {"command": command, "created": created(), "git": provenance.git()}, out
-
-
-def created():
-    """Return the time in UTC as ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return plan | {"command": command, "created": provenance.now(), "git": provenance.git()}, out
 
 
 def data_path(dataset):

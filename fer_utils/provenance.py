@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def versions():
             # Without a GPU, TensorFlow comes as the smaller tensorflow-cpu.
             found[name] = metadata.version(f"{name}-cpu")
     return found
+
+
+def now():
+    """Return the time in UTC as ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def git():

@@ -196,6 +196,8 @@ def read_run(folder):
         models = [m for m in models if (m.model, m.seed) in planned]
         models.sort(key=lambda m: planned.index((m.model, m.seed)))
     failures = [read_json(path) for path in sorted(folder.glob("failed/*.json"))]
+    if planned:
+        failures = [failure for failure in failures if (failure["model"], failure["seed"]) in planned]
     images = folder / "dataset" / "images.parquet"
     return Run(
         folder=folder,

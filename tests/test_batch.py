@@ -65,14 +65,28 @@ def test_the_end_says_what_failed_and_exits_with_1(tmp_path, capsys):
     (tmp_path / "failed").mkdir()
     failure = {"model": "vgg16", "seed": 0, "label": "VGG-16", "error": "ValueError: planted"}
     (tmp_path / "failed" / "vgg16-seed-0.json").write_text(json.dumps(failure))
-    (tmp_path / "report.html").write_text("")
-    assert batch.finish(tmp_path) == 1
+    # A failure of an earlier call that this one does not plan.
+    (tmp_path / "failed" / "mobilenet_v1-seed-0.json").write_text(json.dumps(failure | {"model": "mobilenet_v1"}))
+    assert batch.finish(tmp_path, 0) == 1
     printed = capsys.readouterr().out
-    assert "FAILED: VGG-16 (seed 0): ValueError: planted" in printed and "1 of 3 trainings are missing" in printed
+    assert printed.count("FAILED") == 1 and "FAILED: VGG-16 (seed 0): ValueError: planted" in printed
+    assert "1 of 3 trainings are missing" in printed
     plan["models"].pop()
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     (tmp_path / "failed" / "vgg16-seed-0.json").unlink()
-    assert batch.finish(tmp_path) == 0
+    assert batch.finish(tmp_path, 0) == 0
+    # All models are there, but something else, the dataset's notebook say, could not be made.
+    assert batch.finish(tmp_path, 1) == 1
+
+
+def test_an_old_report_is_not_passed_off_as_the_new_one(tmp_path, capsys, monkeypatch):
+    plant_run(tmp_path, models=("traditional_cnn",))
+    (tmp_path / "report.html").write_text("")
+    monkeypatch.setattr(batch, "snakemake", lambda *arguments: 1)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert batch.make_page(tmp_path, plan, None, None, []) == 1
+    printed = capsys.readouterr().out
+    assert "could not be made; the one that is there is an older one" in printed and "Report:" not in printed
 
 
 def test_publishing_names_what_made_the_figures(tmp_path, monkeypatch):
@@ -83,7 +97,7 @@ def test_publishing_names_what_made_the_figures(tmp_path, monkeypatch):
         "command": "./run_all.sh --profile paper",
         "data_variant": "fer2013-kaggle-jpeg",
         "data_sha256": "ab" * 32,
-        "git": {"commit": "c" * 40, "dirty": True},
+        "git": {"commit": "c" * 40, "dirty": True},  # of the last call, which may have trained nothing
     }
     (run / "plan.json").write_text(json.dumps(plan))
     (run / "figures").mkdir()
@@ -96,8 +110,9 @@ def test_publishing_names_what_made_the_figures(tmp_path, monkeypatch):
     batch.publish(run)
     assert sorted(p.name for p in target.iterdir()) == ["README.md", "claims.csv", "fig-5.1-accuracy.svg"]
     note = (target / "README.md").read_text()
-    assert "./run_all.sh --profile paper" in note and "ab" * 32 in note and "c" * 40 in note
-    assert "uncommitted changes" in note
+    assert "./run_all.sh --profile paper" in note and "ab" * 32 in note
+    # The commit is that of the trainings, forty zeros in the planted records.
+    assert "0" * 12 in note and "c" * 12 not in note
     (run / "plan.json").write_text(json.dumps(plan | {"data_variant": "synthetic"}))
     with pytest.raises(ConfigError, match="synthetic"):
         batch.publish(run)

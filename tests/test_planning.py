@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fer_utils import batch, cli, planning
+from fer_utils import cli, planning
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.errors import ConfigError
 
@@ -27,6 +27,13 @@ def test_every_entry_of_the_configuration_resolves_in_every_profile():
             assert {type(resolved[name]) for name in defaults} <= {str, int, float, bool}
             for name, value in defaults.items():
                 assert isinstance(resolved[name], type(value)), (model, profile, name)
+
+
+def test_every_profile_says_how_long_and_on_how_many_images():
+    """What a profile leaves out comes from the notebook, whose defaults are a short check."""
+    sizes = {"epochs", "images_per_class", "test_images_per_class", "epoch_images_per_class"}
+    for name, profile in CONFIG["profiles"].items():
+        assert sizes <= set(profile["parameters"]), name
 
 
 def test_the_paper_profile_is_table_5_1_on_all_images():
@@ -70,6 +77,8 @@ def test_a_parameter_that_the_notebook_lacks_is_an_error_of_the_configuration():
         (["--set", "epochs=many"], "expected a value of type int"),
         (["--set", "deterministic=perhaps"], "expected a value of type bool"),
         (["--set", "seed=3"], "use --seeds"),
+        (["--set", "epochs=-1"], "expected 1 or more"),
+        (["--kernel", "typo"], "no such Jupyter kernel"),
         (["--profile", "paper"], "takes no other data"),
     ],
 )
@@ -150,13 +159,3 @@ def test_earlier_runs_teach_the_estimate(tmp_path):
     entry = {"notebook": "n.ipynb", "cost": [4.7, 1.3]}
     speeds = planning.seen_speeds(tmp_path, {"models": {"traditional_cnn": entry}})
     assert speeds == {("n.ipynb", "CPU"): pytest.approx(0.5)}
-
-
-def test_an_unchanged_plan_is_not_written_again(tmp_path):
-    made, out = plan(tmp_path)
-    batch.write_plan(out, made)
-    before = (out / "plan.json").stat().st_mtime_ns
-    batch.write_plan(out, made | {"created": "later", "command": "another"})
-    assert (out / "plan.json").stat().st_mtime_ns == before
-    batch.write_plan(out, made | {"jobs": 2})
-    assert json.loads((out / "plan.json").read_text())["jobs"] == 2

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score
 
-from fer_utils import training
+from fer_utils import fitting, session
 from fer_utils.constants import PROBABILITY_COLUMNS
 from fer_utils.errors import ConfigError
 from fer_utils.results import read_model
@@ -35,10 +35,12 @@ PARAMETERS = {
 SCRIPT = """
 import json, os, sys
 import keras
-from fer_utils import training
+from fer_utils import evaluation, fitting, session
 
 parameters = json.loads(sys.argv[1])
-run = training.begin(parameters)
+session.begin(parameters)
+# As when the cells of a notebook are run again.
+run = session.begin(parameters)
 network = keras.Sequential([
     keras.Input((48, 48, 1)),
     keras.layers.Rescaling(1 / 255),
@@ -60,10 +62,12 @@ class Kill(keras.callbacks.Callback):
 
 fit = network.fit
 network.fit = lambda *a, callbacks, **k: fit(*a, callbacks=[*callbacks, Kill()], **k)
-training.fit(run, network, augmentation={"rotation_range": 10, "horizontal_flip": True}, batch_size=32,
-             learning_rate=0.01, plateau_factor=0.5, plateau_patience=1)
-print(training.evaluate(run, network))
-print(training.closing_sentence(run))
+fitting.fit(run, network, augmentation={"rotation_range": 10, "horizontal_flip": True}, batch_size=32,
+             learning_rate=parameters.get('learning_rate', 0.01), plateau_factor=0.5, plateau_patience=1)
+print(evaluation.evaluate(run, network))
+if killed_in == -2:
+    evaluation.evaluate(run, network)
+print(evaluation.closing_sentence(run))
 """
 
 
@@ -105,14 +109,36 @@ def test_the_record_says_where_each_epoch_was_trained(resumed):
     assert all(s["seconds"] > 0 and s["threads"] == 1 for s in segments)
 
 
-def test_a_finished_training_is_not_done_again(resumed):
+def test_a_finished_training_is_not_done_again_whatever_was_tried_in_between(resumed):
     out = resumed[0].parent.parent
     before = (resumed[0] / "history.csv").read_bytes()
+    # Another learning rate is another training; a shorter one too, which cannot be had from the longer one's state.
+    for changes in ({"learning_rate": 0.02}, {"epochs": 2}):
+        assert "trained before" not in train(out, **changes).stdout
+        assert (resumed[0] / "history.csv").read_bytes() != before
     done = train(out)
     assert "4 of 4 epochs were trained before" in done.stdout
     assert (resumed[0] / "history.csv").read_bytes() == before
-    # Another learning rate or augmentation is another training; here another number of epochs.
-    assert "trained before" not in train(out, epochs=2).stdout
+
+
+def test_a_longer_training_goes_on_from_a_shorter_one(whole, tmp_path):
+    assert train(tmp_path, epochs=2).returncode == 0
+    assert "2 of 4 epochs were trained before" in train(tmp_path).stdout
+    assert (tmp_path / "tiny" / "seed-3" / "history.csv").read_bytes() == (whole[0] / "history.csv").read_bytes()
+
+
+def test_evaluating_twice_gives_the_same(whole, tmp_path):
+    assert train(tmp_path, killed_in=-2).returncode == 0
+    assert (tmp_path / "tiny" / "seed-3" / "metrics.json").read_text() == (whole[0] / "metrics.json").read_text()
+
+
+def test_results_on_other_data_are_not_mixed_in(whole, tmp_path):
+    other = tmp_path / "other" / "seed-0"
+    other.mkdir(parents=True)
+    data = {"fingerprint": "0" * 64, "source": "fer2013.zip", "description": "planted"}
+    (other / "run.json").write_text(json.dumps({"data": data}))
+    done = train(tmp_path)
+    assert done.returncode == 1 and "holds results on other data (fer2013.zip: planted)" in done.stderr
 
 
 def test_the_files_hold_what_was_computed(whole):
@@ -180,18 +206,24 @@ def test_keras_and_our_scores_agree_on_an_epoch(whole):
 
     y_true, y_proba = read_model(whole[0]).select("test")
     ours = scores(y_true, y_proba)
-    for metric in training.epoch_metrics():
+    for metric in fitting.epoch_metrics():
         metric.update_state(np.eye(7, dtype="float32")[y_true], y_proba)
         # Keras's AUC sums over 200 thresholds.
         tolerance = 0.005 if metric.name == "auc" else 1e-5
         assert float(np.mean(metric.result())) == pytest.approx(ours[metric.name], abs=tolerance), metric.name
-    assert {m.name for m in training.epoch_metrics()} | {"loss"} == set(METRICS)
+    assert {m.name for m in fitting.epoch_metrics()} | {"loss"} == set(METRICS)
     loss = keras.losses.CategoricalCrossentropy()(np.eye(7, dtype="float32")[y_true], y_proba)
     assert float(loss) == pytest.approx(ours["loss"], rel=1e-5)
 
 
+def test_the_momentum_reaches_networks_inside_the_network():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)])
+    network = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), inner])
+    assert len(fitting.batch_normalizations(network)) == 2
+
+
 def test_impossible_parameters_are_named(tmp_path):
     with pytest.raises(ConfigError, match="lacks epochs"):
-        training.begin({name: value for name, value in PARAMETERS.items() if name != "epochs"} | {"out": str(tmp_path)})
+        session.begin({name: value for name, value in PARAMETERS.items() if name != "epochs"} | {"out": str(tmp_path)})
     with pytest.raises(ConfigError, match="epochs is 0"):
-        training.begin(PARAMETERS | {"epochs": 0, "out": str(tmp_path)})
+        session.begin(PARAMETERS | {"epochs": 0, "out": str(tmp_path)})

@@ -1,0 +1,228 @@
+"""The beginning of every model's notebook: data, split, seed and device, and what a reader must be told of them."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import filelock
+import keras
+import tensorflow as tf
+
+from fer_utils import data as datasets
+from fer_utils import provenance, splits
+from fer_utils.constants import THESIS_SETTINGS
+from fer_utils.errors import ConfigError
+from fer_utils.paths import resolve
+from fer_utils.results import read_json
+from fer_utils.state import TrainingState
+
+#: A run with fewer epochs is a shortened one.
+THESIS_EPOCHS = THESIS_SETTINGS["epochs"]
+
+#: The parameters that a model's notebook must have for `begin`; it may have more, and all are recorded.
+REQUIRED = (
+    "model",
+    "label",
+    "data",
+    "out",
+    "profile",
+    "protocol",
+    "seed",
+    "threads",
+    "deterministic",
+    "epochs",
+    "images_per_class",
+    "test_images_per_class",
+    "epoch_images_per_class",
+)
+
+
+@dataclass
+class TrainingRun:
+    """One training: a model's notebook, a seed, and what they were run on.
+
+    Attributes
+    ----------
+    parameters : dict
+        All parameters of the notebook.
+    dataset : fer_utils.data.Dataset
+        The whole dataset.
+    split : fer_utils.splits.Split
+        Which of its images are trained, validated and tested on.
+    folder : Path
+        Where the results go: ``<out>/<model>/seed-<n>``.
+    state_folder : Path
+        Where the training's state is kept: ``<out>/.training/<model>/seed-<n>``.
+    device : dict
+        ``kind`` (CPU or GPU), ``name``, ``threads``.
+    started : str
+        Time in UTC, ISO 8601.
+    lock : filelock.FileLock
+        Held while this process lives, so that no other one trains the same.
+    weights : dict
+        Initial weights, as `fer_utils.weights.backbone` records them.
+    augmentation : dict
+        Settings of the augmentation.
+    state : fer_utils.state.TrainingState
+        The training's state on disk, after `fer_utils.fitting.fit`.
+    kept : dict
+        What the state holds: history, best epoch, segments.
+    """
+
+    parameters: dict
+    dataset: datasets.Dataset
+    split: splits.Split
+    folder: Path
+    state_folder: Path
+    device: dict
+    started: str
+    lock: filelock.FileLock
+    weights: dict = field(default_factory=lambda: {"requested": "none", "used": "none", "sha256": None, "reason": None})
+    augmentation: dict = field(default_factory=dict)
+    state: TrainingState | None = None
+    kept: dict = field(default_factory=dict)
+
+    @property
+    def shortened(self):
+        """Whether fewer epochs or images were used than the thesis's Table 5.1 and section 3.1 say."""
+        p = self.parameters
+        limits = (p["images_per_class"], p["test_images_per_class"], p["epoch_images_per_class"])
+        return p["epochs"] < THESIS_EPOCHS or any(limits)
+
+    @property
+    def synthetic(self):
+        """Whether the images are drawn ones."""
+        return self.dataset.fingerprint["variant"] == "synthetic"
+
+    def warnings(self):
+        """Return what a reader must know before believing a number, one sentence each."""
+        found = []
+        if self.synthetic:
+            found.append("SYNTHETIC DATA: the faces are drawn by a program; no number here is a result.")
+        elif not self.dataset.fingerprint["known"]:
+            found.append(f"NOT THE KNOWN FER2013: {self.dataset.fingerprint['description']}")
+        if self.shortened:
+            p = self.parameters
+            found.append(
+                f"SHORTENED RUN: {p['epochs']} of {THESIS_EPOCHS} epochs on {len(self.split.train):,} of "
+                f"{int((self.dataset.usage == 'Training').sum()):,} training images; "
+                "its numbers cannot be held against the thesis."
+            )
+        if self.weights["reason"]:
+            found.append(f"RANDOM INITIALISATION: {self.weights['reason']}; every layer is trained.")
+        return found
+
+
+def begin(parameters):
+    """Find data, split, seed and device, and say what this run is.
+
+    Parameters
+    ----------
+    parameters : dict
+        The notebook's parameters by name, at least those in `REQUIRED`.
+
+    Returns
+    -------
+    TrainingRun
+
+    Raises
+    ------
+    ConfigError
+        If a parameter is missing or impossible, or another process trains the same model and seed.
+    DataError
+        If the data cannot be had or is damaged.
+    """
+    missing = [name for name in REQUIRED if name not in parameters]
+    if missing:
+        raise ConfigError(f"the parameters cell lacks {', '.join(missing)}; expected {', '.join(REQUIRED)}")
+    p = dict(parameters)
+    if p["epochs"] < 1:
+        raise ConfigError(f"epochs is {p['epochs']}; expected 1 or more")
+    device = prepare_device(p["threads"], p["seed"], p["deterministic"])
+    out = resolve(p["out"])
+    state_folder = out / ".training" / p["model"] / f"seed-{p['seed']}"
+    state_folder.mkdir(parents=True, exist_ok=True)
+    # A job that lost its parent may live on for some seconds before its kernel notices; give it these. The same
+    # kernel may hold it already: its cells are run again.
+    lock = filelock.FileLock(state_folder / "lock", timeout=20, is_singleton=True)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ConfigError(
+            f"{state_folder}: another process is training {p['model']} with seed {p['seed']} into this folder; "
+            "wait for it, stop it, or choose another folder (out)"
+        ) from None
+    dataset = datasets.load(p["data"], allow_fallback=p["profile"] != "paper")
+    split = splits.split(dataset, p["protocol"], p["images_per_class"], p["test_images_per_class"])
+    refuse_other_data(out, dataset.fingerprint)
+    run = TrainingRun(
+        parameters=p,
+        dataset=dataset,
+        split=split,
+        folder=out / p["model"] / f"seed-{p['seed']}",
+        state_folder=state_folder,
+        device=device,
+        started=provenance.now(),
+        lock=lock,
+    )
+    print(f"{p['label']}, seed {p['seed']}, protocol {p['protocol']!r}, profile {p['profile']!r}")
+    print(
+        f"Split: {len(split.train):,} training, {len(split.validation):,} validation, {len(split.public):,} "
+        f"PublicTest and {len(split.private):,} PrivateTest images"
+    )
+    print(f"Device: {device['kind']} {device['name']}, {device['threads']} threads")
+    for line in run.warnings():
+        print(f"*** {line}")
+    return run
+
+
+def refuse_other_data(out, fingerprint):
+    """Keep results on different data out of one folder.
+
+    Raises
+    ------
+    ConfigError
+        If the run folder holds a training on other data.
+    """
+    for path in sorted(Path(out).glob("*/seed-*/run.json")):
+        other = read_json(path)["data"]
+        if other["fingerprint"] != fingerprint["sha256"]:
+            raise ConfigError(
+                f"{path}: holds results on other data ({other['source']}: {other['description']}); these are "
+                f"{fingerprint['description']} Results of the two would lie side by side as if they were one: give "
+                "another folder (out), or delete that one."
+            )
+
+
+def prepare_device(threads, seed, deterministic):
+    """Set threads, seeds and determinism before TensorFlow computes anything.
+
+    Parameters
+    ----------
+    threads : int
+        CPU threads within an operation; 0 leaves the choice to TensorFlow. One and two threads give different
+        sums, so the number belongs to the record.
+    seed : int
+        Seeds Python, NumPy and TensorFlow.
+    deterministic : bool
+        Use only operations that give the same result each time.
+
+    Returns
+    -------
+    dict
+        ``kind``, ``name``, ``threads``.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    # Where TensorFlow has already started in this kernel (a cell is run again), its threads are settled.
+    if threads and tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    name = provenance.cpu_name()
+    if gpus:
+        name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name)
+    return {"kind": "GPU" if gpus else "CPU", "name": name, "threads": threads or os.cpu_count()}
