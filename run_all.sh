@@ -3,38 +3,46 @@
 set -euo pipefail
 
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-venv="$root/.venv"
 
 die() { printf 'run_all.sh: %s\n' "$*" >&2; exit 2; }
 
-# The newest Python that the pins support; PYTHON names another one.
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
+# The newest Python that the pins support; the variable PYTHON names another one.
 find_python() {
   local candidate version refused=""
   for candidate in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3 python; do
-    version="$(version_of "$candidate")" || continue
-    case "$version" in
-      3.11 | 3.12 | 3.13) echo "$candidate"; return ;;
-      *) refused="$refused $candidate is Python $version." ;;
-    esac
+    if version="$(version_of "$candidate")"; then
+      case "$version" in
+        3.11 | 3.12 | 3.13) echo "$candidate"; return ;;
+        *) refused="$refused $candidate is Python $version." ;;
+      esac
+    elif [ "$candidate" = "${PYTHON:-}" ]; then
+      refused=" PYTHON=$PYTHON does not run."
+    fi
     [ "$candidate" = "${PYTHON:-}" ] && break
   done
-  die "Python 3.11, 3.12 or 3.13 is needed (TensorFlow's pinned version has no others).${refused:- No python was found.}" \
+  die "Python 3.11, 3.12 or 3.13 is needed: TensorFlow's pinned version has no others.${refused:- No Python was found.}" \
     "Install one of them, or name it: PYTHON=/path/to/python3.12 ./run_all.sh"
 }
 
 has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }
 
+# A home shared between machines with and without a GPU has an environment for each.
+if has_gpu; then
+  venv="$root/.venv-gpu" requirements="$root/requirements-gpu.txt"
+else
+  venv="$root/.venv" requirements="$root/requirements.txt"
+fi
+
 # What the environment was made from; if that changes it is made anew.
 wanted() { cat "$1"; echo "$root"; }
 
 set_up() {
-  local requirements="$root/requirements.txt" python
-  if has_gpu; then requirements="$root/requirements-gpu.txt"; fi
+  local python
   if [ -f "$venv/made-from" ] && wanted "$requirements" | cmp -s - "$venv/made-from"; then return; fi
   python="$(find_python)" || exit $?
-  echo "Setting up the environment in .venv with $(version_of "$python") from $(basename "$requirements"); this takes some minutes, once."
+  echo "Setting up the environment in $(basename "$venv") with $(version_of "$python") from $(basename "$requirements"); this takes some minutes, once."
   rm -rf "$venv"
   "$python" -m venv "$venv" || die "$python has no venv module (on Debian and Ubuntu: apt install python3-venv)"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" \
@@ -47,7 +55,7 @@ set_up() {
 # Two calls at once set up one after the other.
 locked_set_up() {
   if command -v flock >/dev/null 2>&1; then
-    exec 9>"$root/.venv.lock"
+    exec 9>"$venv.lock"
     flock 9
     set_up
     exec 9>&-
@@ -67,8 +75,8 @@ case "${1:-}" in
 esac
 
 locked_set_up
-# Kernels and jobs are found by name; they must be this environment's.
-export PATH="$venv/bin:$PATH"
+# Kernels and jobs are found by name; they must be this environment's, and no module of the working directory's.
+export PATH="$venv/bin:$PATH" PYTHONSAFEPATH=1
 
 case "${1:-}" in
   test)

@@ -16,7 +16,7 @@ other calls:
   ./run_all.sh lab        open the notebooks in JupyterLab, on this machine only
   ./run_all.sh report     make the figures and the report again from a run's files, without training
                           (takes --out DIR; without it, the newest run)
-Options after -- go to Snakemake as they are, for example: ./run_all.sh --jobs 8 -- --executor slurm"""
+Options after -- go to Snakemake as they are, for example: ./run_all.sh -- --dry-run"""
 
 
 def make_parser():

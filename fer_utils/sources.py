@@ -30,7 +30,7 @@ KAGGLE_SLUG = "msambare/fer2013"
 KAGGLE_COMMAND = (sys.executable, "-m", "kaggle")
 
 #: Names under which a copy is recognised in a folder, in the order in which they are preferred.
-FILE_NAMES = ("fer2013.zip", *CSV_NAMES, "fer2013.tar.gz")
+FILE_NAMES = ("fer2013.zip", "archive.zip", *CSV_NAMES, "fer2013.tar.gz")
 
 
 @dataclass(frozen=True)

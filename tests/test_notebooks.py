@@ -124,5 +124,7 @@ def test_the_methods_alone(alone):
 def test_the_dataset_notebook_reports_what_is_known_of_fer2013(alone, real_data):
     """Reference points measured independently of this package, with Pillow and a dict of byte strings."""
     out, text = alone("01_dataset.ipynb", data=str(real_data))
-    for number in ("35,887", "34,034", "57", "568"):
-        assert number in text
+    audit = json.loads((out / "dataset" / "dataset.json").read_text())["audit"]
+    assert (audit["n_images"], audit["n_distinct"]) == (35_887, 34_034)
+    assert (audit["n_conflicting_groups"], audit["n_test_in_train"]) == (57, 568)
+    assert "35,887" in text and "34,034" in text

@@ -235,6 +235,12 @@ def test_a_path_that_is_given_is_never_replaced(kaggle, tmp_path, monkeypatch, b
     assert ("FER2013_DATA" in str(caught.value)) is (by == "variable")
 
 
+def test_the_name_that_browsers_give_kaggles_zip_is_known(small_set, tmp_path):
+    assert sources.find_in_folder(small_set.write_zip(tmp_path / "archive.zip").parent) == tmp_path / "archive.zip"
+    small_set.write_zip(tmp_path / "fer2013.zip")
+    assert sources.find_in_folder(tmp_path) == tmp_path / "fer2013.zip"
+
+
 def test_what_a_folder_holds(small_set, tmp_path):
     assert sources.find_in_folder(tmp_path) is None
     hidden = tmp_path / ".download-x"
