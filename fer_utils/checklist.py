@@ -184,7 +184,7 @@ def code_items(run):
             versions,
             "requirements.txt; used: " + ", ".join(f"{name} {version}" for name, version in versions.items()),
         ),
-        answered("Training code", clean, f"notebooks/ and fer_utils.training, commit {shown}", lacking),
+        answered("Training code", clean, f"notebooks/ and fer_utils.session, commit {shown}", lacking),
         answered("Evaluation code", clean, f"fer_utils.metrics and fer_utils.statistics, commit {shown}", lacking),
         answered(
             "Trained models",

@@ -15,7 +15,7 @@ import yaml
 
 from fer_utils import rules_curves, rules_scores, rules_setup  # noqa: F401  (they register their rules)
 from fer_utils.errors import ConfigError
-from fer_utils.evidence import Evidence
+from fer_utils.evidence import TAIL, Evidence
 from fer_utils.figures import Displayable
 from fer_utils.files import replacing
 from fer_utils.rules import RULES, Finding, sentence_of, where_words
@@ -229,11 +229,13 @@ def judge_claim(claim, evidence):
 
 
 def apply(name, parameters, claim, evidence):
-    """Apply one rule; one about a model that was not run finds nothing."""
+    """Apply one rule; one about a model that was not run, or about a curve too short to settle, finds nothing."""
     rule = RULES[name]
     if rule.single and not evidence.results(parameters["model"]):
         return Finding(None)
     extra = {"claim": claim} if "claim" in inspect.signature(rule.judge).parameters else {}
+    if "curve" in parameters and evidence.too_short(claim.models if extra else [parameters["model"]]):
+        return Finding(None, note=f"a curve of fewer than {TAIL} epochs does not settle")
     return rule.judge(evidence, **extra, **parameters)
 
 
@@ -351,8 +353,9 @@ def render(claims):
         if claims["id"].str.startswith(letter).any()
     )
     intro = (
-        "<p>Figures are computed on the thesis's own test set (PublicTest and PrivateTest together), validation "
-        "curves too, since the thesis calls the same 20% validation and test. Seeds are judged by their mean. "
+        "<p>Figures are computed on PublicTest and PrivateTest together, validation curves too, since the thesis "
+        "calls the same 20% validation and test; only trainings that scored all of these images are judged. Seeds "
+        "are judged by their mean. "
         "Intervals are 95% bootstrap intervals over images (DeLong's for an AUC), averaged over the seeds.</p>"
     )
     style = f"<style>{CSS.read_text(encoding='utf-8')}{marks}</style>"

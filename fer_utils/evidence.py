@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from fer_utils import metrics, statistics
-from fer_utils.constants import CLASSES
+from fer_utils.constants import CLASSES, THESIS_SETTINGS
+from fer_utils.words import listed
 
 #: The thesis's four, as people read them; another model has its label in its record.
 LABELS = {
@@ -23,7 +24,8 @@ LABELS = {
 #: Models that the thesis starts from ImageNet weights (3.2.5.2 and 3.2.5.4).
 PRETRAINED = ("resnet50", "mobilenet_v3")
 
-#: How much of the training's end counts as the level at which a curve settles.
+#: One over the part of the training's end that counts as the level at which a curve settles; a curve of fewer epochs
+#: has no such part.
 TAIL = 5
 
 
@@ -51,6 +53,12 @@ def weights_reason(result):
 def number(value, digits=3):
     """Write a number with so many decimals; an en dash where there is none."""
     return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
+
+
+def seeds_option(run):
+    """Return the words of a command that keep the run's seeds; none where it has seed 0 alone, the default."""
+    seeds = sorted({result.seed for result in run.models})
+    return ["--seeds", ",".join(map(str, seeds))] if seeds not in ([], [0]) else []
 
 
 class Evidence:
@@ -93,10 +101,12 @@ class Evidence:
         Returns
         -------
         dict of str to str
-            By what is wrong (``data``, ``profile``, ``weights``), for example
+            By what is wrong (``data``, ``profile``, ``settings``, ``weights``), for example
             ``{"profile": "quick run", "weights": "random initialisation"}``.
         """
         record = result.record
+        parameters = record["parameters"]
+        other = [f"{name} {parameters.get(name)}" for name, v in THESIS_SETTINGS.items() if parameters.get(name) != v]
         found = {}
         if record["synthetic"] or record["data"]["variant"] == "synthetic":
             found["data"] = "synthetic data"
@@ -106,6 +116,8 @@ class Evidence:
             found["profile"] = f"{record['profile']} run"
         elif record["shortened"]:
             found["profile"] = "shortened run"
+        elif other:
+            found["settings"] = f"other hyperparameters than Table 5.1's ({', '.join(other)})"
         if result.model in PRETRAINED and not result.pretrained:
             random = record["weights"]["used"] == "none"
             found["weights"] = "random initialisation" if random else "weights from a file of unknown origin"
@@ -150,12 +162,12 @@ class Evidence:
         return causes
 
     def remedy(self, causes, models):
-        """Return the command that makes what a claim about these models needs.
+        """Return what a claim about these models needs, then the command that makes it.
 
         Parameters
         ----------
         causes : collection of str
-            What is wrong: ``absent``, ``data``, ``profile``, ``weights``.
+            What is wrong: ``absent``, ``data``, ``profile``, ``settings``, ``weights``.
         models : list of str
 
         Returns
@@ -165,11 +177,14 @@ class Evidence:
         # A later call reports on the models that it names, so those of this run are named again.
         kept = [r.model for r in self.run.models] if self.run.plan.get("profile") == "paper" else []
         command = f"./run_all.sh --profile paper --models {','.join(dict.fromkeys([*kept, *models]))}"
+        command += "".join(f" {word}" for word in seeds_option(self.run))
+        needs = []
         if "data" in causes:
-            command += " --data PATH (of the known FER2013)"
+            needs.append("the known FER2013 at PATH")
+            command += " --data PATH"
         if "weights" in causes:
-            command += ", with Keras's ImageNet weights within reach"
-        return command
+            needs.append("Keras's ImageNet weights within reach")
+        return f"{listed(needs)}, then {command}" if needs else command
 
     def absence(self, model):
         """Say why there is no training of a model; empty if there is one."""
@@ -249,6 +264,10 @@ class Evidence:
     def curves(self, model, column):
         """One array of values over the epochs for each seed."""
         return [result.history[column].to_numpy(dtype=float) for result in self.results(model)]
+
+    def too_short(self, models):
+        """Whether a training of these models has too few epochs for its curves to settle."""
+        return any(len(result.history) < TAIL for model in models for result in self.results(model))
 
     def settled(self, model, column):
         """Return the level at which a curve settles, the mean of its last fifth; None without runs."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fer_utils import claims, metrics, statistics
+from fer_utils import audit, claims, metrics, statistics
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, USAGES
 from fer_utils.errors import ResultsError
-from fer_utils.words import listed
+from fer_utils.evidence import seeds_option
+from fer_utils.words import listed, scored_each_epoch
 
 #: Trainings that differ in the initial weights only, pretrained first (claim S08).
 PRETRAINED_PAIRS = (("resnet50", "resnet50_scratch"), ("mobilenet_v3", "mobilenet_v3_scratch"))
@@ -22,9 +23,6 @@ MOBILENETS = ("mobilenet_v1", "mobilenet_v3")
 
 #: One network, trained under the sound protocol and under the thesis's (claim S10).
 BOTH_PROTOCOLS = ("resnet50", "resnet50_thesis_protocol")
-
-#: An image whose grey levels spread less than this (standard deviation, of 255) shows nothing.
-NEARLY_CONSTANT = 2.0
 
 PROFILES = ("smoke", "quick", "paper")
 
@@ -54,7 +52,7 @@ def command(run, models=(), *, seeds=None, **parameters):
     Parameters
     ----------
     run : Run
-        Its profile and its models are kept.
+        Its profile, its models and its seeds are kept.
     models : sequence of str
         Further models.
     seeds : sequence of int, optional
@@ -76,14 +74,13 @@ def command(run, models=(), *, seeds=None, **parameters):
     wanted = list(dict.fromkeys([*(result.model for result in run.models), *models]))
     if wanted:
         words += ["--models", ",".join(wanted)]
-    if seeds:
-        words += ["--seeds", ",".join(map(str, seeds))]
+    words += ["--seeds", ",".join(map(str, seeds))] if seeds else seeds_option(run)
     for name, value in parameters.items():
         words += ["--set", f"{name}={value}"]
     return " ".join(words)
 
 
-def stated(claim, key="value"):
+def stated(claim, key="value", rule=None):
     """Return what the thesis states in a claim, from ``claims.yaml``.
 
     Parameters
@@ -92,14 +89,16 @@ def stated(claim, key="value"):
         Its id, for example ``"D01"``.
     key : str
         Which parameter of the claim's rules.
+    rule : str, optional
+        The rule's name, where several of the claim have such a parameter.
 
     Returns
     -------
     number, list or dict
-        That of the first of the claim's rules that has it.
+        That of the first of the claim's (or of these) rules that has it.
     """
     row = next(row for row in claims.read_file(claims.FILE)["claims"] if row["id"] == claim)
-    return next(rule[key] for rule in row["rules"] if key in rule)
+    return next(entry[key] for entry in row["rules"] if key in entry and rule in (None, entry["rule"]))
 
 
 # --- the threshold (F25) ---------------------------------------------------------------------------------------
@@ -189,14 +188,19 @@ def threshold(results, part=None):
         f"{widest['undecided']:.1%} of the images: each of them is missed, which lowers recall, and none is a "
         "wrong prediction, which leaves precision alone. "
     )
-    apart = [row.label for row in table.itertuples() if row.precision > row.recall]
-    if apart:
+    gap = table["precision"] - table["recall"]
+    low, tolerance = stated("F25", "low", rule="threshold_effect"), claims.load_tolerances()["threshold_gap"]["value"]
+    wide = table.loc[gap >= low - tolerance, "label"]
+    if len(wide):
         text += (
-            f"Precision lies above recall for {listed(apart)}: the pattern of claim F25, high precision beside "
-            "low recall, needs no other cause than the threshold."
+            f"For {listed(wide)} the gap is as wide as that of claim F25 ({low:.2f} or more, within {tolerance}), so "
+            "the claim's high precision beside low recall needs no other cause than the threshold."
         )
     else:
-        text += "No model of this run shows the pattern of claim F25: none has precision above recall."
+        text += (
+            f"Precision exceeds recall by {gap.max():.3f} at most; the gap of claim F25 is {low:.2f} or more, which "
+            "the threshold does not make in this run."
+        )
     return Part(text, table)
 
 
@@ -278,14 +282,14 @@ def flags(images):
         in the set), ``constant`` (nearly one grey level).
     """
     labels = images.groupby("pixel_hash")["label"].nunique()
-    training = images.loc[images["usage"] == "Training", "pixel_hash"]
+    images = images.assign(in_train=audit.in_training(images), constant=audit.near_constant(images))
     test = images[images["usage"] != "Training"]
     return pd.DataFrame(
         {
-            "in_train": test["pixel_hash"].isin(training).to_numpy(),
+            "in_train": test["in_train"].to_numpy(),
             "repeated": test["pixel_hash"].duplicated().to_numpy(),
             "conflicting": test["pixel_hash"].map(labels).gt(1).to_numpy(),
-            "constant": (test["std"] < NEARLY_CONSTANT).to_numpy(),
+            "constant": test["constant"].to_numpy(),
         },
         index=pd.Index(test["id"], name="id"),
     )
@@ -383,17 +387,22 @@ def selection(run):
     Parameters
     ----------
     run : Run
-        Only histories are used: every epoch is scored on PublicTest, PrivateTest and both.
+        Only histories are used: every epoch is scored on PublicTest, PrivateTest and both. Trainings under the
+        thesis's protocol are left out: there PublicTest alone chose nothing, not even the learning rate.
 
     Returns
     -------
     Part
-        The table has a row a training: the epoch that PublicTest, PrivateTest and both would choose, the accuracy
-        on PrivateTest and on both at the epoch that PublicTest chooses (``_sound``) and at their own best
-        (``_circular``), and ``optimism_``, the difference, which cannot be negative.
+        The table has a row a training under the sound protocol: the epoch that PublicTest, PrivateTest and both
+        would choose, the accuracy on PrivateTest and on both at the epoch that PublicTest chooses (``_sound``) and
+        at their own best (``_circular``), and ``optimism_``, the difference, which cannot be negative.
     """
+    results = [result for result in run.models if result.record["protocol"] == "sound"]
+    if not results:
+        text = "No training of this run is under the sound protocol, in which PublicTest alone chooses the epoch."
+        return Part(text, command=command(run, protocol="sound"))
     rows = []
-    for result in run.models:
+    for result in results:
         history = result.history.set_index("epoch")
         public, private, both = (history[f"{name}_accuracy"] for name in ("public", "private", "test"))
         chosen = int(public.idxmax())
@@ -414,7 +423,7 @@ def selection(run):
             }
         )
     table = pd.DataFrame(rows)
-    if max(len(result.history) for result in run.models) == 1:
+    if max(len(result.history) for result in results) == 1:
         text = "Every training of this run has one epoch, so there is none to select."
         return Part(text, table, command(run, epochs=10))
     most = table.loc[table["optimism_private"].idxmax()]
@@ -424,9 +433,10 @@ def selection(run):
         f"PrivateTest on average over {len(table)} training{'s' if len(table) > 1 else ''}, at most "
         f"{100 * most['optimism_private']:.2f} ({most['label']}: {most['private_circular']:.3f} instead of "
         f"{most['private_sound']:.3f}). Choosing on all test images, as the thesis's text reads, adds "
-        f"{100 * table['optimism_both'].mean():.2f} points on average to the accuracy on all of them."
+        f"{100 * table['optimism_both'].mean():.2f} points on average to the accuracy on all of them. "
+        f"{scored_each_epoch(results)}"
     )
-    return Part(text, table)
+    return Part(text.strip(), table)
 
 
 def settings(result):
@@ -510,14 +520,15 @@ def pair_up(run, names, part):
 
 
 def tell_apart(row):
-    """Say in a sentence which of a pair is better, and whether the test tells them apart at 5%."""
+    """Say in a sentence which of two trainings is better, and whether the test tells them apart at 5%."""
     points, low, high = (100 * row[name] for name in ("difference", "low", "high"))
     test = f"McNemar's exact test, p = {row['p']:.2g}"
     better = row["a"] if points > 0 else row["b"]
-    end = f"{better} is better ({test})" if row["p"] < 0.05 else f"nothing tells them apart ({test})"
+    end = f"{better} is better" if row["p"] < 0.05 else "nothing tells them apart"
     return (
         f"{row['a']} has an accuracy of {row['accuracy_a']:.3f}, {row['b']} of {row['accuracy_b']:.3f}: "
-        f"{points:+.2f} percentage points, 95% interval {low:+.2f} to {high:+.2f}; {end}."
+        f"{points:+.2f} percentage points, 95% interval {low:+.2f} to {high:+.2f}; of these two "
+        f"trainings {end} ({test})."
     )
 
 

@@ -16,7 +16,7 @@ PROTOCOLS = {
     "thesis": "thesis (the 20% test set is validation set and test set alike)",
 }
 
-#: What notebooks warn of under these words has a banner of its own; see `fer_utils.training`.
+#: What notebooks warn of under these words has a banner of its own; see `fer_utils.session`.
 COVERED_WARNINGS = ("SYNTHETIC DATA", "NOT THE KNOWN FER2013", "SHORTENED RUN", "RANDOM INITIALISATION")
 
 

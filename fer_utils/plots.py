@@ -195,7 +195,7 @@ def model_output(history, summary, *, label, model=""):
     Parameters
     ----------
     history : DataFrame
-        ``history.csv``: training columns bare, validation columns with ``val_``.
+        ``history.csv``: training columns bare, validation columns with ``val_``, test columns with ``test_``.
     summary : str
         Keras's summary.
     label : str
@@ -219,7 +219,7 @@ def model_output(history, summary, *, label, model=""):
     size = min(8.0, 4.7 * 72 / (0.61 * max(widest, 40)))
     left.suptitle(f"{label}: layers", fontsize=11)
     left.text(0.01, 0.93, text, family="DejaVu Sans Mono", fontsize=size, va="top", ha="left", linespacing=1.25)
-    right.suptitle("Training (solid) and validation (dashed)", fontsize=11)
+    right.suptitle("Training (solid), validation (dashed), all test images where they differ (dotted)", fontsize=10)
     style = model_style(model or label)
     for ax, metric in zip(right.subplots(3, 2, sharex=True).flat, curves, strict=True):
         draw_pair(ax, history, metric, style)
@@ -237,32 +237,50 @@ def model_output(history, summary, *, label, model=""):
 
 
 def tidy_curves(history, metrics):
-    """Training and validation columns of a history as rows: ``epoch``, ``metric``, ``part``, ``value``."""
+    """Columns of a history as rows: ``epoch``, ``metric``, ``part`` (as `drawn_parts` has it), ``value``."""
     parts = [
         history[["epoch"]].assign(metric=metric, part=part, value=history[prefix + metric])
         for metric in metrics
-        for part, prefix in (("training", ""), ("validation", "val_"))
+        for part, prefix in drawn_parts(history, metric).items()
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def drawn_parts(history, metric):
+    """Return the parts of the data that a metric is drawn for, with the prefix of their column.
+
+    The thesis validates on all test images, and its curves are judged on these. Where a training validated on
+    others (the sound protocol), they are a part of their own, ``test``.
+    """
+    parts = {"training": "", "validation": "val_"}
+    own = (history[f"test_{metric}"] != history[f"val_{metric}"]).any()
+    return parts | ({"test": "test_"} if own else {})
 
 
 # --- chapter 5 ------------------------------------------------------------------------------------------------
 
 
 def draw_pair(ax, history, metric, style, *, thick=True):
-    """Draw one metric's training curve (solid) and validation curve (dashed), with markers where few."""
+    """Draw one metric's curves, training solid, validation dashed, all test images dotted, with markers where few."""
     few = len(history) <= 12
     width = {"linewidth": 1.8 if thick else 0.7, "alpha": 1.0 if thick else 0.55}
     marker = {"marker": style.marker, "markersize": 4} if few and thick else {}
     hollow = {**marker, "markerfacecolor": "white"} if marker else {}
-    ax.plot(history["epoch"], history[metric], "-", color=style.color, **width, **marker)
-    ax.plot(history["epoch"], history[f"val_{metric}"], "--", color=INK, **width, **hollow)
+    looks = {
+        "training": {"linestyle": "-", "color": style.color, **marker},
+        "validation": {"linestyle": "--", "color": INK, **hollow},
+        "test": {"linestyle": ":", "color": "#777777", **hollow},
+    }
+    for part, prefix in drawn_parts(history, metric).items():
+        ax.plot(history["epoch"], history[prefix + metric], **width, **looks[part])
     if history["epoch"].max() <= 12:
         ax.set_xticks(np.unique(np.linspace(1, history["epoch"].max(), 6).astype(int)))
 
 
 def curves(results, metrics):
-    """Draw metrics over epochs, a panel a model, training solid and validation dashed (Figs. 5.2, 5.3, 5.5-5.7).
+    """Draw metrics over epochs, a panel a model (Figs. 5.2, 5.3, 5.5-5.7).
+
+    Training is solid, validation dashed, and all test images, where they are not the validation images, dotted.
 
     Parameters
     ----------
@@ -291,16 +309,16 @@ def curves(results, metrics):
                 ax.set_ylim(0, 1)
         share_y(axes)
         outer_labels(axes, min(COLUMNS, len(axes)), "Epoch", NAMES[metric].replace(", ", ",\n", 1))
-    figure.legend(
-        handles=[
-            Line2D([], [], color=INK, linestyle="-", label="training (in the model's colour)"),
-            Line2D([], [], color=INK, linestyle="--", label="validation"),
-        ],
-        loc="outside upper center",
-        ncols=2,
-    )
-    columns = ["model", "label", "seed", "epoch", "metric", "part", "value"]
-    return figure, pd.concat(tables, ignore_index=True)[columns]
+    data = pd.concat(tables, ignore_index=True)
+    looks = {
+        "training": ("-", "training (in the model's colour)"),
+        "validation": ("--", "validation"),
+        "test": (":", "PublicTest and PrivateTest, the thesis's validation"),
+    }
+    parts = [part for part in looks if (data["part"] == part).any()]
+    handles = [Line2D([], [], color=INK, linestyle=looks[part][0], label=looks[part][1]) for part in parts]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if len(groups) > 2 else 1)
+    return figure, data[["model", "label", "seed", "epoch", "metric", "part", "value"]]
 
 
 def share_y(axes):
@@ -376,7 +394,7 @@ PART_NAMES = {
     "train": "training images",
     "public": "PublicTest",
     "private": "PrivateTest",
-    "test": "the thesis's test set",
+    "test": "PublicTest and PrivateTest",
     "validation": "validation images",
 }
 
@@ -438,7 +456,7 @@ def roc_curves(results, part=None):
     return figure, data
 
 
-def confusion_matrices(result, part="test", per_class=140, seed=0):
+def confusion_matrices(result, part="test", per_class=140):
     """Draw the confusion matrix on a balanced sample and on all images (thesis, Fig. 5.8).
 
     Parameters
@@ -448,9 +466,7 @@ def confusion_matrices(result, part="test", per_class=140, seed=0):
         Which images.
     per_class : int
         Images a class in the balanced sample; a class with fewer gives all it has. Rows are in percent, so such a
-        class still counts like the others.
-    seed : int
-        Which images are sampled.
+        class still counts like the others. The claims are judged on the same sample.
 
     Returns
     -------
@@ -460,7 +476,7 @@ def confusion_matrices(result, part="test", per_class=140, seed=0):
     """
     y_true, y_proba = result.select(part)
     y_pred = y_proba.argmax(axis=1)
-    picked = statistics.balanced_sample(y_true, per_class, seed)
+    picked = statistics.balanced_sample(y_true, per_class)
     figure = Figure(figsize=(WIDTH, 5), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     tables = []

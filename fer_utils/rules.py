@@ -7,14 +7,13 @@ about learning curves in `fer_utils.rules_curves`.
 """
 
 import inspect
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from fer_utils.constants import IMAGE_SIZE, USAGES
 from fer_utils.evidence import LABELS, number
-from fer_utils.words import listed
+from fer_utils.words import STARTS, interval, listed
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,12 @@ def metric_words(name):
 
 
 def curve_words(column):
-    """Call a column as the thesis does: ``"test_loss"`` is "validation loss", ``"loss"`` is "training loss"."""
+    """Call a column as the thesis does: ``"loss"`` is "training loss", ``"test_loss"`` a validation loss.
+
+    The images are named, as those that a training of the sound protocol validates on are PublicTest alone.
+    """
     if column.startswith("test_"):
-        return f"validation {metric_words(column.removeprefix('test_'))}"
+        return f"validation {metric_words(column.removeprefix('test_'))} (PublicTest and PrivateTest)"
     return f"training {metric_words(column)}"
 
 
@@ -149,12 +151,22 @@ def sentence_of(name, parameters):
 # ---- shared by rules about models
 
 
+def within(ours, thesis, tolerance):
+    """Whether ours is no farther from the thesis's than the tolerance, whatever the last bits of a float say."""
+    return abs(ours - thesis) <= tolerance + 1e-9
+
+
 def relative(ours, thesis):
     """Return how far ours is from the thesis's, as a part of the thesis's; None where ours is no number."""
     return None if ours is None or not np.isfinite(ours) else abs(ours - thesis) / abs(thesis)
 
 
-def ranked(evidence, claim, values, model, which, words):
+def close_call(first, second):
+    """Return the words for two intervals that overlap, so that another sample of images could turn the order."""
+    return "; not told apart: their 95% intervals overlap" if first[0] <= second[1] and second[0] <= first[1] else ""
+
+
+def ranked(evidence, claim, values, model, which, words, intervals=None):
     """Judge whether a model is first or last among the claim's models.
 
     Parameters
@@ -168,6 +180,9 @@ def ranked(evidence, claim, values, model, which, words):
     which : {"highest", "lowest"}
     words : str
         What is compared.
+    intervals : dict of str to (float, float), optional
+        By model; where those of the first two overlap, that is said. The order decides all the same, as it does
+        in the thesis, which has one training of each model.
 
     Returns
     -------
@@ -182,6 +197,8 @@ def ranked(evidence, claim, values, model, which, words):
         return Finding(None, text if values else "", note=f"no {words} of {listed(lacking)}")
     extreme = values[order[0]]
     tied = sum(value == extreme for value in values.values()) > 1
+    if intervals:
+        text += close_call(intervals[order[0]], intervals[order[1]])
     return Finding(
         order[0] == model and not tied,
         text,
@@ -239,18 +256,15 @@ def extreme_classes(evidence, largest, smallest):
     )
 
 
-@rule("Images are read as {size}x{size} pixels (others are refused), and {classes} classes have images")
+@rule("The data could be read, which takes images of {size}x{size} pixels, and {classes} classes have images")
 def image_form(evidence, size, classes):
-    """Judge the images' size and the number of classes."""
+    """Judge the images' size and the number of classes; `fer_utils.decoding` refuses images of another size."""
     counts = evidence.class_counts(USAGES)
     if not counts:
         return Finding(None)
     found = sum(n > 0 for n in counts.values())
-    return Finding(
-        size == IMAGE_SIZE and found == classes,
-        f"{IMAGE_SIZE}x{IMAGE_SIZE}, {found} classes",
-        note=f"{found} classes of {IMAGE_SIZE}x{IMAGE_SIZE} pixels",
-    )
+    text = f"{IMAGE_SIZE}x{IMAGE_SIZE} (others are refused), {found} classes"
+    return Finding((size, classes) == (IMAGE_SIZE, found), text, note=text)
 
 
 @rule("PublicTest and PrivateTest are {value} of all images, within {tolerance}")
@@ -378,12 +392,12 @@ def sum_of_rows(evidence, total, rows, beside=None):
     )
 
 
-@rule("The sides exclude each other: {share} of the stated total, rounded either way, is not {part}")
-def part_of_total(evidence, part, share, total, other_total, beside=None):
+@rule("The sides exclude each other: {share} of the stated total is {tolerance} image or more away from {part}")
+def part_of_total(evidence, part, share, total, other_total, tolerance, beside=None):
     """Judge whether a part is the stated share of the stated total."""
     expected = share * total
     return Finding(
-        part not in (math.floor(expected), math.ceil(expected)),
+        abs(part - expected) >= tolerance,
         BESIDE[beside](evidence) if beside else "",
         difference=abs(part - expected) / max(part, expected),
         note=f"{share:.0%} of {total:,} is {expected:,.0f}; {part:,} is {share:.0%} of {other_total:,} "
@@ -410,8 +424,8 @@ def total_beside(usages):
 
 
 def colour_beside(evidence):
-    """Return the images' colour: what is not grey is refused, or named as altered and so not known."""
-    return f"one grey channel{evidence.beside_data()}" if evidence.fingerprint else ""
+    """Return the images' colour: `fer_utils.decoding` refuses all that is not grey, so read data are."""
+    return f"one grey channel (others are refused){evidence.beside_data()}" if evidence.fingerprint else ""
 
 
 def classes_beside(evidence):
@@ -441,7 +455,7 @@ def resnet_beside(*names):
     def beside(evidence):
         found = [(name, evidence.score("resnet50", name)) for name in names]
         texts = [
-            f"{metric_words(name)} {number(value)} [{number(low)}, {number(high)}]"
+            f"{metric_words(name)} {interval(value, low, high)}"
             for name, (value, low, high, _) in found
             if value is not None
         ]
@@ -452,8 +466,8 @@ def resnet_beside(*names):
 
 def weights_beside(evidence):
     """Say what each model of this run started from."""
-    used = {"imagenet": "ImageNet weights", "none": "random values", "path": "weights from a file"}
-    return ", ".join(f"{result.label}: {used[result.record['weights']['used']]}" for result in evidence.run.first_seeds)
+    first = evidence.run.first_seeds
+    return ", ".join(f"{result.label}: {STARTS[result.record['weights']['used']]}" for result in first)
 
 
 def mobilenet_beside(evidence):

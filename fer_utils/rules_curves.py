@@ -1,13 +1,14 @@
 """Rules about single learning curves (thesis, Figs. 5.2 to 5.7).
 
 The thesis's "validation" is its 20% test set, so validation curves are the history's ``test_`` columns. A level is
-the mean of the last fifth of the epochs; with several seeds, the mean of their levels.
+the mean of the last fifth of the epochs; with several seeds, the mean of their levels. Curves of fewer than five
+epochs are not judged (`fer_utils.claims.apply`).
 """
 
 import numpy as np
 
 from fer_utils.evidence import TAIL, number, tail
-from fer_utils.rules import Finding, curve_words, ranked, relative, rule
+from fer_utils.rules import Finding, curve_words, ranked, relative, rule, within
 
 
 def level_text(evidence, model, column):
@@ -22,7 +23,7 @@ def settles_near(evidence, model, curve, value, tolerance):
     """Judge the level at which a curve settles."""
     level = evidence.settled(model, curve)
     return Finding(
-        abs(level - value) <= tolerance,
+        within(level, value, tolerance),
         level_text(evidence, model, curve),
         level,
         difference=relative(level, value),
@@ -39,7 +40,7 @@ def settles_within(evidence, model, curve, low, high, tolerance):
     level = evidence.settled(model, curve)
     outside = max(low - level, level - high, 0)
     return Finding(
-        low - tolerance <= level <= high + tolerance,
+        within(outside, 0, tolerance),
         level_text(evidence, model, curve),
         level,
         difference=outside / low,
@@ -59,8 +60,6 @@ def passes(evidence, model, curve, value):
 def keeps_falling(evidence, model, curve):
     """Judge whether a curve falls to the end."""
     curves = evidence.curves(model, curve)
-    if min(len(c) for c in curves) < TAIL:
-        return Finding(None, note=f"fewer than {TAIL} epochs")
     fifths = np.mean([[part.mean() for part in np.array_split(c, TAIL)] for c in curves], axis=0)
     text = f"{curve_words(curve)} by fifths {', '.join(number(x) for x in fifths)}"
     return Finding(bool((np.diff(fifths) < 0).all()), text, note=text)
@@ -76,11 +75,13 @@ def settling_epoch(values, tolerance):
 
     Returns
     -------
-    int
-        One more than the number of epochs if the last one is still outside.
+    int or None
+        None if the last epoch is still outside.
     """
     outside = np.flatnonzero(~(np.abs(values - tail(values).mean()) <= tolerance))
-    return int(outside[-1]) + 2 if len(outside) else 1
+    if not len(outside):
+        return 1
+    return int(outside[-1]) + 2 if outside[-1] + 1 < len(values) else None
 
 
 @rule(
@@ -89,7 +90,11 @@ def settling_epoch(values, tolerance):
 )
 def settles_at(evidence, model, curve, epoch, within, tolerance):
     """Judge when a curve settles."""
-    ours = float(np.mean([settling_epoch(c, tolerance) for c in evidence.curves(model, curve)]))
+    found = [settling_epoch(c, tolerance) for c in evidence.curves(model, curve)]
+    if None in found:
+        text = f"{curve_words(curve)} does not settle"
+        return Finding(False, text, note=text)
+    ours = float(np.mean(found))
     text = f"{curve_words(curve)} settles at epoch {ours:.0f}"
     return Finding(abs(ours - epoch) <= within, text, ours, difference=relative(ours, epoch), note=text)
 
@@ -107,7 +112,7 @@ def close_together(evidence, model, curve, other, tolerance):
     """Judge whether two curves end close together."""
     gap = abs(evidence.settled(model, curve) - evidence.settled(model, other))
     text = f"{curve_words(curve)} and {curve_words(other)} differ by {number(gap)}"
-    return Finding(gap <= tolerance, f"gap {number(gap)}", gap, note=text)
+    return Finding(within(gap, 0, tolerance), f"gap {number(gap)}", gap, note=text)
 
 
 @rule("Over the last fifth of the epochs {model}'s {curve} exceeds its {other} by more than {tolerance} on average")

@@ -194,6 +194,8 @@ def callbacks(evidence, claim):
         for result in evidence.results(model):
             rates = result.history["learning_rate"].to_numpy(dtype=float)
             accuracy = result.history["val_accuracy"].to_numpy(dtype=float)
+            if len(rates) < 2:
+                return Finding(None, note=f"{result.label} has one epoch, which no schedule can change")
             kept = int(result.record["epochs"]["best"])
             reductions = int((np.diff(rates) < 0).sum())
             texts.append(f"{result.label}: epoch {kept} kept, {reductions} reductions")

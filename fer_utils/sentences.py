@@ -5,12 +5,7 @@ They serve as the prose around a figure and as its text alternative, so neither 
 
 from fer_utils.constants import CLASSES
 from fer_utils.plots import PART_NAMES
-from fer_utils.words import listed
-
-
-def interval(value, low, high):
-    """``0.686 [0.671, 0.701]``; without the bracket where there is no interval."""
-    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low == low else "")
+from fer_utils.words import interval, listed
 
 
 def about_accuracy(table, references=None):
@@ -42,7 +37,7 @@ def about_accuracy(table, references=None):
 
 
 def about_curves(data, metric, name):
-    """Say where each model's training and validation curves end.
+    """Say where each model's curves end: training, validation, and all test images where they are others.
 
     Parameters
     ----------
@@ -57,7 +52,8 @@ def about_curves(data, metric, name):
     for label, rows in data[data["metric"] == metric].groupby("label", sort=False):
         rows = rows[(rows["seed"] == rows["seed"].min()) & (rows["epoch"] == rows["epoch"].max())]
         last = rows.set_index("part")["value"]
-        ends.append(f"{label} {last['training']:.3f} and {last['validation']:.3f}")
+        test = f" ({last['test']:.3f} on {PART_NAMES['test']})" if "test" in last else ""
+        ends.append(f"{label} {last['training']:.3f} and {last['validation']:.3f}{test}")
     return f"{name} in the last epoch, training and validation: {'; '.join(ends)}."
 
 

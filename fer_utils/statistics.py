@@ -14,7 +14,7 @@ from statsmodels.stats.multitest import multipletests
 
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
 from fer_utils.errors import ResultsError
-from fer_utils.metrics import LABELS, METRICS, THRESHOLD, cross_entropy, one_hot
+from fer_utils.metrics import LABELS, METRICS, THRESHOLD, class_auc, cross_entropy, one_hot
 
 LEVEL = 0.95
 RESAMPLES = 1000
@@ -339,6 +339,29 @@ def seed_spread(results, part=None, metrics=("accuracy", "macro_f1", "precision"
     return spread.reset_index()
 
 
+def class_aucs(results, parts=("train", "test")):
+    """List the one-vs-rest AUC of each class on several parts of the data.
+
+    Parameters
+    ----------
+    results : list of ModelResult
+    parts : sequence of str
+        As in `ModelResult.select`.
+
+    Returns
+    -------
+    DataFrame
+        ``model``, ``label``, ``part``, ``class``, ``auc`` (None where a class has no image, or all).
+    """
+    rows = [
+        {"model": result.model, "label": result.label, "part": part, "class": name, "auc": area}
+        for result in results
+        for part in parts
+        for name, area in class_auc(*result.select(part)).items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def aligned(results, part="test"):
     """Bring the predictions of several trainings into one order of images.
 
@@ -541,13 +564,14 @@ def confusion(y_true, y_pred):
 
 
 def costs(results):
-    """List what each training took: time, device and memory.
+    """List what each training took, time, device and memory, and the networks that it left.
 
     Returns
     -------
     DataFrame
         ``label``, ``seed``, ``device``, ``threads``, ``epochs``, ``train_seconds``, ``seconds_per_epoch``,
-        ``evaluate_seconds``, ``peak_rss_mb``, ``gpu_peak_mb``; None where the record has no value.
+        ``evaluate_seconds``, ``peak_rss_mb``, ``gpu_peak_mb``; None where the record has no value. ``networks`` are
+        the files of the trained network that lie in its folder.
     """
     rows = []
     for result in results:
@@ -565,6 +589,7 @@ def costs(results):
                 "evaluate_seconds": times.get("evaluate_seconds"),
                 "peak_rss_mb": memory.get("peak_rss_mb"),
                 "gpu_peak_mb": memory.get("gpu_peak_mb"),
+                "networks": ", ".join(sorted(path.name for path in result.folder.glob("model.*"))) or None,
             }
         )
     return pd.DataFrame(rows)

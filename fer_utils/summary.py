@@ -11,7 +11,7 @@ from fer_utils.claims import CONTRADICTED, NOT_REPRODUCED, NOT_TESTABLE, REPRODU
 from fer_utils.evidence import Evidence, number
 from fer_utils.figures import Displayable
 from fer_utils.progress import duration
-from fer_utils.words import listed, plural
+from fer_utils.words import STARTS, listed, plural, tested_on
 
 #: How the three most telling claims are chosen; `telling` does it.
 TELLING = (
@@ -82,24 +82,19 @@ def methodology(run, claims):
     first = run.models[0].record
     seeds = {m: [r.seed for r in run.by_name(m)] for m in dict.fromkeys(r.model for r in run.models)}
     trained = ", ".join(
-        f"{trainings_text(run, m, len(s))}, from {start_of(run.by_name(m)[0])}" for m, s in seeds.items()
+        f"{trainings_text(run, m, len(s))}, from {STARTS[run.by_name(m)[0].record['weights']['used']]}"
+        for m, s in seeds.items()
     )
     protocols = dict.fromkeys(result.record["protocol"] for result in run.models)
     return [
         f"Trained by the notebooks of this repository, profile {listed(profiles(run))}. {trained}.",
         f"Data: {first['data']['source']}: {first['data']['description']}",
         "; ".join(dict.fromkeys(length(result) for result in run.models)) + ".",
-        "Protocol: " + "; ".join(overview.PROTOCOLS[name] for name in protocols) + ". Claims are judged on the "
-        "thesis's own test set, PublicTest and PrivateTest together.",
+        "Protocol: " + "; ".join(overview.PROTOCOLS[name] for name in protocols) + ". Figures beside claims "
+        f"are those on PublicTest and PrivateTest together: {tested_on(run.models)}.",
         f"Computed on {listed(devices(run))} in {duration(seconds_of(run))} of training, with "
         f"TensorFlow {first['versions'].get('tensorflow', '?')} and Keras {first['versions'].get('keras', '?')}.",
     ]
-
-
-def start_of(result):
-    """Say what a training started from."""
-    used = {"imagenet": "ImageNet weights", "none": "random values", "path": "weights from a file"}
-    return used[result.record["weights"]["used"]]
 
 
 def trainings_text(run, model, n):
@@ -153,7 +148,7 @@ def easy(run, claims):
     if print_.get("known"):
         lines.append(f"Recognising the data: {print_['description']}")
     if run.models:
-        planned = len(run.models) + len(run.failures)
+        planned = len(run.plan.get("models", [])) or len(run.models) + len(run.failures)
         lines.append(f"{len(run.models)} of {plural(planned, 'training')} ended without an error.")
     setup = claims[(claims["kind"] == "setup") & (claims["verdict"] == REPRODUCED)]
     if len(setup):

@@ -1,5 +1,43 @@
 """Small matters of English that several modules write sentences with."""
 
+#: What a training started from, by ``weights.used`` of its record.
+STARTS = {"imagenet": "ImageNet weights", "none": "random values", "path": "weights from a file"}
+
+
+def interval(value, low, high):
+    """``0.686 [0.671, 0.701]``; without the bracket where there is no interval, an en dash where there is no value."""
+    if value != value:
+        return "–"
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low == low else "")
+
+
+def tested_on(results):
+    """Say what trainings were tested on, so that a part of the test images is not taken for all of them.
+
+    Parameters
+    ----------
+    results : list of ModelResult
+
+    Returns
+    -------
+    str
+        ``"the thesis's test set (7,178 images)"``, ``"112 of the test images"``, or, where the data are not the
+        known FER2013, ``"the 300 test images of these data"``.
+    """
+    n = " or ".join(f"{size:,}" for size in sorted({int(result.mask("test").sum()) for result in results}))
+    if any(result.record["split"]["test_images_per_class"] for result in results):
+        return f"{n} of the test images"
+    if all(result.record["data"]["known"] for result in results):
+        return f"the thesis's test set ({n} images)"
+    return f"the {n} test images of these data"
+
+
+def scored_each_epoch(results):
+    """Say that the curves are those of some of the images only; an empty string where all were scored."""
+    most = sorted({result.record["split"].get("epoch_images_per_class", 0) for result in results} - {0})
+    limits = " or ".join(map(str, most))
+    return f"After each epoch at most {limits} images a class of each part were scored." if most else ""
+
 
 def listed(items):
     """Join items as a sentence does: ``a, b and c``; an empty string for none."""

@@ -1,6 +1,7 @@
 """Each explanation on planted data whose answer is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,23 @@ def test_threshold_explains_precision_above_recall(run):
     assert (
         f"For {widest['label']}, where the two lie farthest apart, precision is {widest['precision']:.3f}" in part.text
     )
-    assert "Precision lies above recall for ResNet-50 and VGG-16" in part.text
+    # Above 0.5 the planted probabilities give gaps of 0.5 and more, wider than the claim's.
+    assert (part.table["precision"] - part.table["recall"]).min() > 0.35
+    assert "For ResNet-50 and VGG-16 the gap is as wide as that of claim F25 (0.30 or more" in part.text
+
+
+def test_a_small_gap_is_not_called_the_pattern_of_the_claim(run):
+    """Sure predictions, 60% of them right: precision and recall are equal; with 10% unsure, 0.6 and 0.54."""
+    label = np.tile(np.arange(7), 100)
+    right, sure = np.arange(700) % 10 < 6, np.arange(700) // 7 % 10 > 0
+    proba = np.full((700, 7), 0.01)
+    proba[np.arange(700), np.where(right, label, (label + 1) % 7)] = np.where(sure, 0.9, 0.4)
+    table = pd.DataFrame({"id": "x", "usage": "PublicTest", "label": label})
+    table[[f"p_{name}" for name in CLASSES]] = proba
+    part = explanations.threshold([replace(run.models[0], predictions=table)], "test")
+    assert 0 < (part.table["precision"] - part.table["recall"]).iloc[0] < 0.1
+    assert "which the threshold does not make in this run" in part.text
+    assert "no other cause" not in part.text
 
 
 def test_dataset_counts_find_the_rows_that_add_up():
@@ -141,6 +158,22 @@ def test_selection_by_hand(tmp_path):
     assert row["optimism_both"] == pytest.approx(0.001)
 
 
+def test_selection_leaves_out_the_thesiss_protocol_and_names_the_subset(tmp_path):
+    history = planted_history(3)
+    history["public_accuracy"], history["private_accuracy"] = [0.5, 0.7, 0.6], [0.4, 0.55, 0.65]
+    record = planted_record("vgg16")
+    record["split"]["epoch_images_per_class"] = 50
+    plant_model(tmp_path, "vgg16", 0, history=history, record=record)
+    other = planted_record("resnet50_thesis_protocol", protocol="thesis")
+    plant_model(tmp_path, "resnet50_thesis_protocol", 0, record=other)
+    part = explanations.selection(read_run(tmp_path))
+    assert list(part.table["model"]) == ["vgg16"]
+    assert "adds 10.00 percentage points" in part.text and "over 1 training," in part.text
+    assert "at most 50 images a class" in part.text
+    alone = replace(read_run(tmp_path), models=read_run(tmp_path).by_name("resnet50_thesis_protocol"))
+    assert explanations.selection(alone).table is None
+
+
 def test_selection_of_one_epoch_says_so(tmp_path):
     plant_model(tmp_path, "vgg16", 0, history=planted_history(1))
     part = explanations.selection(read_run(tmp_path))
@@ -179,7 +212,7 @@ def test_pretraining_counts_only_where_the_weights_were_there(tmp_path):
     row = part.table.iloc[0]
     assert row["a"] == "ResNet-50"
     assert row["accuracy_a"] - row["accuracy_b"] == pytest.approx(row["difference"])
-    assert "ResNet-50 is better" in part.text
+    assert "of these two trainings ResNet-50 is better" in part.text
     assert "Not run: mobilenet_v3 and mobilenet_v3_scratch." in part.text
 
     path = tmp_path / "resnet50" / "seed-0" / "run.json"
@@ -214,6 +247,8 @@ def test_command_keeps_what_was_run(tmp_path, run):
     assert explanations.command(run, ["vgg16", "mobilenet_v1"], seeds=(0, 1), epochs=3) == (
         "./run_all.sh --profile paper --models resnet50,vgg16,mobilenet_v1 --seeds 0,1 --set epochs=3"
     )
+    seeded = replace(run, models=[replace(run.models[0], seed=3), replace(run.models[0], seed=1)])
+    assert explanations.command(seeded) == "./run_all.sh --profile paper --models resnet50 --seeds 1,3"
     plant_model(tmp_path, "vgg16", 0, record=planted_record("vgg16", profile="alone", synthetic=True))
     assert explanations.command(read_run(tmp_path)) == "./run_all.sh --data synthetic --models vgg16"
 

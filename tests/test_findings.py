@@ -1,6 +1,7 @@
 """The findings notebook's code on whole, partial and odd runs, executed in this process."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from planted import plant_model, plant_run, planted_history, planted_predictions, planted_record
+
+from fer_utils import claims
+from fer_utils.constants import CLASSES, USAGES
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "07_findings.ipynb"
 
@@ -56,6 +60,9 @@ def test_a_whole_run_shows_every_figure_and_table(tmp_path, findings):
     assert all(tag["alt"].strip() for tag in soup.find_all("img"))
     tables = [tag["id"] for tag in soup.find_all("table") if tag.get("id", "").startswith("table-")]
     assert {"table-5-1", "table-E1", "table-E2", "table-E3", "table-E5", "table-E6", "table-E7"} <= set(tables)
+    # Every figure and table of this notebook that the audit links to.
+    named = {anchor for claim in claims.load_claims() for anchor in claim.figures}
+    assert {anchor for anchor in named if "-E" in anchor or "-5-" in anchor} <= {*ids, *tables}
     for number in range(1, 9):
         for suffix in ("svg", "png", "csv"):
             assert list((tmp_path / "figures").glob(f"fig-5.{number}-*.{suffix}")), (number, suffix)
@@ -66,8 +73,38 @@ def test_a_whole_run_shows_every_figure_and_table(tmp_path, findings):
         assert model in commands
 
 
+def test_models_of_another_protocol_are_not_ranked_with_these(tmp_path, findings):
+    plant_run(tmp_path, models=("resnet50", "vgg16", "resnet50_thesis_protocol"))
+    path = tmp_path / "resnet50_thesis_protocol" / "seed-0"
+    record = json.loads((path / "run.json").read_text()) | {"protocol": "thesis"}
+    (path / "run.json").write_text(json.dumps(record))
+    soup = page(findings(tmp_path))
+    assert "Soft vote of 2" in soup.find(id="table-E1").get_text()
+    assert "these very images: resnet50_thesis_protocol." in soup.find(id="table-E1").get_text()
+    assert len(soup.find(id="table-E5").find("tbody").find_all("tr")) == 1
+    assert not soup.find(id="fig-5-8b") or "resnet50_thesis_protocol" not in soup.find(id="fig-5-8b").get_text()
+
+
+@pytest.mark.parametrize("what", ["dataset", "failed"])
+def test_without_a_model_the_claims_are_judged_all_the_same(tmp_path, findings, what):
+    (tmp_path / what).mkdir()
+    if what == "failed":
+        failure = {"model": "resnet50", "seed": 0, "error": "no memory", "traceback": "", "notebook": None}
+        (tmp_path / "failed" / "resnet50-seed-0.json").write_text(json.dumps(failure))
+    else:
+        counts = {usage: dict.fromkeys(CLASSES, 10) for usage in USAGES}
+        data = {"variant": "fer2013-kaggle-jpeg", "known": True, "description": "planted.", "counts": counts}
+        (tmp_path / "dataset" / "dataset.json").write_text(json.dumps({"fingerprint": data | {"n_images": 210}}))
+    text = "\n".join(map(str, findings(tmp_path)))
+    verdicts = pd.read_csv(tmp_path / "claims.csv").set_index("id")["verdict"]
+    assert (verdicts == claims.CONTRADICTED).sum() == 12
+    assert (verdicts["D01"] == claims.NOT_REPRODUCED) == (what == "dataset")
+    assert "Scope of reproducibility" in text and "A clear description of the algorithm" in text
+
+
 def test_one_model_and_a_failed_one(tmp_path, findings):
     plant_run(tmp_path, models=("vgg16",))
+    (tmp_path / "plan.json").unlink()
     (tmp_path / "failed").mkdir()
     failure = {"model": "resnet50", "seed": 0, "error": "<b>no memory</b>", "traceback": "", "notebook": None}
     (tmp_path / "failed" / "resnet50-seed-0.json").write_text(json.dumps(failure))
@@ -92,11 +129,14 @@ def test_a_smoke_run_on_drawn_faces_says_so(tmp_path, findings):
     )
     record["data"].update(variant="synthetic", known=False, source="synthetic")
     plant_model(tmp_path, "resnet50", 0, table[table["label"] != 1], planted_history(1), record)
-    text = "\n".join(map(str, findings(tmp_path)))
+    shown = findings(tmp_path)
+    text = "\n".join(map(str, shown))
     assert "SYNTHETIC" in text
     assert "SMOKE" in text
-    assert "nan" not in text.split("Scope of reproducibility")[0]
-    assert "validation (the thesis's test set)" in text
+    found = re.search(r".{60}\bnan\b", page(shown).get_text(" "), re.IGNORECASE)
+    assert not found, found
+    assert "validation (PublicTest and PrivateTest)" in text
+    assert "the thesis's test set (" not in text and "test images of these data" in text
 
 
 def test_the_findings_need_no_tensorflow():

@@ -1,5 +1,7 @@
 """The figures' data against their sources, and that they draw for one model and for many."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planted import plant_model, plant_run, planted_history, planted_predictions, planted_record
@@ -38,6 +40,17 @@ def test_curves_draw_every_epoch_of_every_seed(run):
     assert len(data) == len(MODELS) * 2 * 2 * 2 * len(run.models[0].history)
     # Training and validation of two seeds in each panel.
     assert all(len(ax.get_lines()) == 4 for ax in visible(figure))
+
+
+def test_the_curve_that_the_thesis_is_judged_on_is_drawn(run):
+    """Under the sound protocol validation is PublicTest alone; the thesis validates on all test images."""
+    result = run.first_seeds[0]
+    history = result.history.assign(test_accuracy=result.history["val_accuracy"] - 0.1)
+    figure, data = plots.curves([replace(result, history=history)], ["accuracy"])
+    dotted = visible(figure)[0].get_lines()[2]
+    assert dotted.get_linestyle() == ":" and list(dotted.get_ydata()) == list(history["test_accuracy"])
+    assert list(data.loc[data["part"] == "test", "value"]) == list(history["test_accuracy"])
+    assert len(figure.legends[0].get_texts()) == 3
 
 
 def test_panels_of_a_block_share_their_axes(run):

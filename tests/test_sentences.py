@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from fer_utils import sentences
+from fer_utils import sentences, words
 from fer_utils.constants import CLASSES
 
 
@@ -18,11 +18,13 @@ def bars(*values):
 def test_accuracy_names_best_worst_and_the_distance_to_the_thesis():
     text = sentences.about_accuracy(bars(0.6, 0.7, 0.5), {"b": 0.67, "z": 0.1})
     assert "the highest accuracy is B 0.700 [0.690, 0.710], the lowest C 0.500 [0.490, 0.510]." in text
-    assert text.endswith("The thesis states 0.67 for B; the difference is +0.030 on the thesis's test set.")
+    assert text.endswith("The thesis states 0.67 for B; the difference is +0.030 on PublicTest and PrivateTest.")
 
 
 def test_accuracy_of_one_model_has_no_rank():
-    assert sentences.about_accuracy(bars(0.6)) == "On the thesis's test set the accuracy is: A 0.600 [0.590, 0.610]."
+    assert (
+        sentences.about_accuracy(bars(0.6)) == "On PublicTest and PrivateTest the accuracy is: A 0.600 [0.590, 0.610]."
+    )
 
 
 def test_curves_end_with_the_first_seed():
@@ -35,6 +37,10 @@ def test_curves_end_with_the_first_seed():
     data = pd.DataFrame(rows, columns=["label", "seed", "epoch", "metric", "part", "value"])
     text = sentences.about_curves(data, "accuracy", "Accuracy")
     assert text == "Accuracy in the last epoch, training and validation: A 0.200 and 0.210."
+    both = pd.concat([data, data[data["part"] == "validation"].assign(part="test", value=0.5)])
+    assert "A 0.200 and 0.210 (0.500 on PublicTest and PrivateTest)." in sentences.about_curves(
+        both, "accuracy", "Accuracy"
+    )
 
 
 def test_confusion_names_the_classes_with_too_few_images():
@@ -71,4 +77,5 @@ def test_pairs_are_counted_after_the_correction():
 
 
 def test_interval_without_bounds_is_the_value():
-    assert sentences.interval(0.5, np.nan, np.nan) == "0.500"
+    assert words.interval(0.5, np.nan, np.nan) == "0.500"
+    assert words.interval(np.nan, np.nan, np.nan) == "–"

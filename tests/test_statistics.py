@@ -37,6 +37,21 @@ def test_counted_metrics_are_those_of_scores():
         assert found["class_recall"][k] == pytest.approx(expected["per_class"][name]["recall"])
 
 
+def test_class_aucs_are_sklearns_on_each_part(run):
+    table = statistics.class_aucs(run.models).set_index(["model", "part", "class"])["auc"]
+    for part in ("train", "test"):
+        y_true, y_proba = run.by_name("vgg16")[0].select(part)
+        assert table["vgg16", part, "fear"] == pytest.approx(sk.roc_auc_score(y_true == 2, y_proba[:, 2]))
+
+
+def test_costs_name_the_networks_that_lie_there(tmp_path):
+    folder = plant_model(tmp_path, "vgg16", 0)
+    assert statistics.costs([read_model(folder)])["networks"].isna().all()
+    for name in ("model.keras", "model.h5"):
+        (folder / name).touch()
+    assert statistics.costs([read_model(folder)])["networks"].item() == "model.h5, model.keras"
+
+
 def test_counted_metrics_without_a_prediction_are_zero():
     y_true = np.zeros(5, dtype=int)
     y_proba = np.full((5, 7), 1 / 7)

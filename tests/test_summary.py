@@ -68,13 +68,33 @@ def test_what_was_difficult_names_data_weights_and_failures_and_escapes_them(tmp
     weights = {"requested": "imagenet", "used": "none", "sha256": None, "reason": "no <b>network</b>"}
     record = planted.planted_record("resnet50", 0, weights=weights)
     planted.plant_model(tmp_path, "resnet50", 0, record=record)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan["models"].append({"model": "vgg16", "seed": 3, "label": "VGG-16"})
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
     (tmp_path / "failed").mkdir()
     failure = {"model": "vgg16", "seed": 3, "label": "VGG-16", "error": "<b>no memory</b>"}
     (tmp_path / "failed" / "vgg16-seed-3.json").write_text(json.dumps(failure))
     run = results.read_run(tmp_path)
     page = summary.opening(run, claims.judge(run))._repr_html_()
-    assert "no &lt;b&gt;network" in page and "no &lt;b&gt;memory" in page
+    assert "no &lt;b&gt;network" in page and "&lt;b&gt;no memory" in page
     assert "Random initialisation" in page and "Failed models" in page and "VGG-16" in page
+
+
+def test_what_was_planned_and_never_begun_is_counted(tmp_path):
+    planned = read(tmp_path, models=("vgg16", "resnet50", "mobilenet_v3"))
+    stopped = replace(planned, models=planned.models[:1])
+    assert "1 of 3 trainings ended without an error." in repr(summary.opening(stopped, claims.judge(stopped)))
+
+
+def test_a_part_of_the_test_images_is_not_called_the_thesiss_test_set(run, audit):
+    text = repr(summary.opening(run, audit))
+    # A third of the 700 planted images is in training.
+    assert f"the thesis's test set ({700 - 234} images)" in text
+    few = changed(run, split=run.models[0].record["split"] | {"test_images_per_class": 70})
+    text = repr(summary.opening(few, claims.judge(few)))
+    assert f"{700 - 234} of the test images" in text and "thesis's test set" not in text
+    drawn = changed(run, data={"known": False, "variant": "synthetic"})
+    assert "test images of these data" in repr(summary.opening(drawn, claims.judge(drawn)))
 
 
 def test_the_page_has_the_challenges_sections_in_order(run, audit):
