@@ -129,11 +129,13 @@ def publish(out):
     for path in sorted((out / "figures").glob("*")):
         shutil.copyfile(path, target / path.name)
     shutil.copyfile(out / "claims.csv", target / "claims.csv")
+    # Where files lie on the machine is nobody's business but its own: of a path the last name is kept.
+    command = re.sub(r"(?<![.\w])[~/][^\s']*/", "", run.plan["command"])
     models = [f"{m.label} (seed {m.seed}, initial weights: {m.record['weights']['used']})" for m in run.models]
     lines = [
         "# Published figures",
         "",
-        f"Made by `{run.plan['command']}`, copied here with `--publish`.",
+        f"Made by `{command}`, copied here with `--publish`.",
         "",
         f"- profile: {run.plan['profile']} ({run.plan['about']})",
         f"- data: {run.plan['data_variant']}, fingerprint `{run.plan['data_sha256']}`",

@@ -94,7 +94,7 @@ def test_publishing_names_what_made_the_figures(tmp_path, monkeypatch):
     plan = json.loads((run / "plan.json").read_text())
     plan |= {
         "about": "planted",
-        "command": "./run_all.sh --profile paper",
+        "command": "./run_all.sh --profile paper --data /home/someone/data/fer2013.zip",
         "data_variant": "fer2013-kaggle-jpeg",
         "data_sha256": "ab" * 32,
         "git": {"commit": "c" * 40, "dirty": True},  # of the last call, which may have trained nothing
@@ -110,7 +110,7 @@ def test_publishing_names_what_made_the_figures(tmp_path, monkeypatch):
     batch.publish(run)
     assert sorted(p.name for p in target.iterdir()) == ["README.md", "claims.csv", "fig-5.1-accuracy.svg"]
     note = (target / "README.md").read_text()
-    assert "./run_all.sh --profile paper" in note and "ab" * 32 in note
+    assert "`./run_all.sh --profile paper --data fer2013.zip`" in note and "ab" * 32 in note
     # The commit is that of the trainings, forty zeros in the planted records.
     assert "0" * 12 in note and "c" * 12 not in note
     (run / "plan.json").write_text(json.dumps(plan | {"data_variant": "synthetic"}))
