@@ -37,7 +37,7 @@ def read_tar(path: Path) -> Reading:
     Raises
     ------
     DataError
-        See :func:`read`.
+        See :func:`fer_utils.readers.read`.
     """
     try:
         with gzip.open(path) as stream, tarfile.open(fileobj=stream) as archive:

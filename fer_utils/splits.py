@@ -28,8 +28,6 @@ class Split:
         PublicTest and PrivateTest images.
     test : ndarray of int64
         Both together; with all images, the thesis's test set.
-    final : ndarray of int64
-        What the protocol's headline figure is computed on: `private` ("sound") or `test` ("thesis").
     """
 
     protocol: str
@@ -38,7 +36,6 @@ class Split:
     public: np.ndarray
     private: np.ndarray
     test: np.ndarray
-    final: np.ndarray
 
 
 def split(
@@ -79,7 +76,6 @@ def split(
         public=public,
         private=private,
         test=test,
-        final=private if sound else test,
     )
 
 

@@ -27,13 +27,13 @@ def test_sound_protocol(dataset):
     assert list(s.train) == list(range(31))  # 6 classes of 5, and 1
     assert list(s.public) == list(range(31, 50))
     assert list(s.private) == list(range(50, 63))
-    assert list(s.validation) == list(s.public) and list(s.final) == list(s.private)
+    assert list(s.validation) == list(s.public)
     assert list(s.test) == list(range(31, 63))
 
 
 def test_thesis_protocol_validates_on_what_it_tests(dataset):
     s = split(dataset, "thesis")
-    assert list(s.validation) == list(s.test) == list(s.final) == list(range(31, 63))
+    assert list(s.validation) == list(s.test) == list(range(31, 63))
     assert list(s.train) == list(split(dataset).train)
     assert list(s.public) == list(split(dataset).public)
 
