@@ -16,7 +16,7 @@ from fer_utils.files import write_json, write_text
 from fer_utils.overview import commit_text
 from fer_utils.paths import project_root
 from fer_utils.planning import make_plan
-from fer_utils.results import read_json, read_run
+from fer_utils.results import read_run
 
 
 def hold(out):
@@ -169,18 +169,31 @@ def make_report(arguments):
     parser.add_argument("--publish", action="store_true", help="copy the figures to figures/ of the project")
     options = parser.parse_args(arguments)
     out = Path(options.out).expanduser().absolute() if options.out else newest_run()
-    plan = read_json(out / "plan.json")
-    if not plan:
+    if not (out / "plan.json").exists():
         raise ConfigError(f"{out}: no plan.json, so that this is no run folder; ./run_all.sh makes one")
     lock = hold(out)
-    # What is there is taken as it is: no model is trained, whatever has changed since.
-    return make_page(out, plan, lock, options, ["--forcerun", "findings", "--allowed-rules", "findings", "report"])
+    # Two steps over what is there, one after the other: Snakemake would need seconds to say so.
+    steps = (["fer_utils.execution", "findings"], ["fer_utils.report", "."])
+    calls = ([sys.executable, "-m", *step] for step in steps)
+    failed = any(subprocess.run(call, cwd=out, pass_fds=[lock.fileno()]).returncode for call in calls)
+    return close(out, options, failed)
 
 
-def make_page(out, plan, lock, options, extra, status=0):
-    """Make findings and report over what is there, say what came out, publish if asked; return the exit status."""
+def close(out, options, failed, status=0):
+    """Say what came out of a run, publish it if asked; return the exit status.
+
+    Parameters
+    ----------
+    out : Path
+        The run folder.
+    options : argparse.Namespace
+        The parsed command line.
+    failed : bool
+        Whether findings or report could not be made.
+    status : int
+        Snakemake's for the models.
+    """
     report = out / "report.html"
-    failed = snakemake(out, "report", plan, lock, extra)
     status = finish(out, status or failed)
     if failed:
         print(f"The report could not be made{'; the one that is there is an older one' if report.exists() else ''}.")
@@ -207,7 +220,8 @@ def make_run(arguments):
         (out / "failed" / f"{entry['model']}-seed-{entry['seed']}.json").unlink(missing_ok=True)
         (out / ".training" / entry["model"] / f"seed-{entry['seed']}" / "progress.json").unlink(missing_ok=True)
     status = snakemake(out, "models", plan, lock, extra)
-    return make_page(out, plan, lock, options, extra, status)
+    failed = snakemake(out, "report", plan, lock, extra)
+    return close(out, options, failed, status)
 
 
 def main(arguments=None):

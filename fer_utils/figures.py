@@ -197,7 +197,8 @@ def render(fig, title=""):
     svg, png = io.BytesIO(), io.BytesIO()
     with mpl.rc_context(REPRODUCIBLE):
         # The layout costs as much as a drawing: find it once and keep it. `savefig` would draw twice per format.
-        fig.draw_without_rendering()
+        if fig.get_layout_engine():
+            fig.get_layout_engine().execute(fig)
         fig.set_layout_engine("none")
         FigureCanvasSVG(fig).print_svg(svg, metadata={"Date": None, "Creator": None, "Title": title})
         fig.set_dpi(PNG_DPI)
