@@ -1,9 +1,9 @@
 """What makes what in a run.
 
 `./run_all.sh` writes the plan (which models, with which parameters, on which data) into the run folder and calls
-Snakemake there, twice: first for the rule `models`, where one model's failure does not stop the others, then for the
-rule `report`, over whatever is there. The state of a training lies in `.training/` and is no output, because Snakemake
-deletes outputs before it runs a rule again.
+Snakemake there: first for the rule `models`, where one model's failure does not stop the others, then for the rule
+`report`, over whatever is there; for both at once where every training is there already. The state of a training lies
+in `.training/` and is no output, because Snakemake deletes outputs before it runs a rule again.
 """
 
 import json

@@ -16,6 +16,7 @@ from fer_utils.files import write_json, write_text
 from fer_utils.overview import commit_text
 from fer_utils.paths import project_root
 from fer_utils.planning import make_plan
+from fer_utils.progress import duration
 from fer_utils.results import read_run
 
 
@@ -43,8 +44,8 @@ def hold(out):
     return lock
 
 
-def snakemake(out, rule, plan, lock, extra=()):
-    """Call Snakemake in the run folder.
+def snakemake(out, rules, plan, lock, extra=()):
+    """Call Snakemake in the run folder for some rules.
 
     Returns
     -------
@@ -59,7 +60,7 @@ def snakemake(out, rule, plan, lock, extra=()):
         subprocess.run([*base, "--unlock"], capture_output=True, pass_fds=[lock.fileno()], check=True)
     command = [
         *base,
-        rule,
+        *rules,
         "--resources",
         f"slot={plan['jobs']}",
         "--keep-going",
@@ -93,11 +94,14 @@ def finish(out, status):
         Snakemake's: where it is not 0, something could not be made.
     """
     run = read_run(out)
+    estimates = {(entry["model"], entry["seed"]): entry["estimate"] for entry in run.plan["models"]}
     for result in run.models:
         scored = result.metrics["best"][result.final_part]
+        took = result.record["times"]["train_seconds"] + result.record["times"]["evaluate_seconds"]
         print(
             f"  {result.label} (seed {result.seed}): accuracy {scored['accuracy']:.3f}, macro F1 "
-            f"{scored['macro_f1']:.3f} on {scored['n']:,} images ({result.final_part})"
+            f"{scored['macro_f1']:.3f} on {scored['n']:,} images ({result.final_part}); took {duration(took)}, "
+            f"estimated {duration(estimates[result.model, result.seed])}"
         )
     for failure in run.failures:
         print(f"  FAILED: {failure['label']} (seed {failure['seed']}): {failure['error']}")
@@ -219,8 +223,12 @@ def make_run(arguments):
         # What failed is tried again, and how far it had come says nothing of how far it is now.
         (out / "failed" / f"{entry['model']}-seed-{entry['seed']}.json").unlink(missing_ok=True)
         (out / ".training" / entry["model"] / f"seed-{entry['seed']}" / "progress.json").unlink(missing_ok=True)
-    status = snakemake(out, "models", plan, lock, extra)
-    failed = snakemake(out, "report", plan, lock, extra)
+    # Where every training is there one call does, and mostly finds nothing to do. Where one is missing, or fails now,
+    # the report is made over what the first call left.
+    places = [out / entry["model"] / f"seed-{entry['seed']}" / "run.json" for entry in plan["models"]]
+    complete = all(path.exists() for path in places)
+    status = snakemake(out, ["models", "report"] if complete else ["models"], plan, lock, extra)
+    failed = False if complete and not status else snakemake(out, ["report"], plan, lock, extra)
     return close(out, options, failed, status)
 
 

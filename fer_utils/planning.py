@@ -13,7 +13,7 @@ from fer_utils import data as datasets
 from fer_utils import provenance, splits
 from fer_utils.errors import ConfigError
 from fer_utils.paths import project_root
-from fer_utils.progress import duration
+from fer_utils.progress import duration, name_of
 from fer_utils.results import read_json
 
 #: Parameters that options of the command set; ``--set`` refuses them and names the option.
@@ -376,6 +376,8 @@ def make_plan(options, command, on_message=print):
     names = ", ".join(dict.fromkeys(entry["label"] for entry in entries))
     on_message(f"Models: {names}; seeds {', '.join(map(str, seeds))}; on the {device}")
     on_message(f"Time: about {duration(total + 60)} if nothing of it is done yet ({basis})")
+    for entry in entries:
+        on_message(f"  {name_of(entry)}: {duration(entry['estimate'])}")
     on_message(f"Run folder: {out}")
     return plan | {"command": command, "created": provenance.now(), "git": provenance.git()}, out
 

@@ -1,6 +1,7 @@
 """What made a number: code, packages, device, memory."""
 
 import ast
+import functools
 import hashlib
 import json
 import platform
@@ -56,6 +57,45 @@ def git():
         return {"commit": None, "dirty": None}
 
 
+@functools.cache
+def analyse(source):
+    """Return which modules of this package some Python code imports, and the code without comments and docstrings.
+
+    The answer is kept by the text: to hash a workflow's code takes each module several times.
+
+    Parameters
+    ----------
+    source : str
+        Python code.
+
+    Returns
+    -------
+    imported : frozenset of str
+        Module names within the package.
+    code : str
+        The syntax tree, written out.
+    """
+    tree = ast.parse(source)
+    names = {path.stem for path in PACKAGE.glob("*.py")}
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "fer_utils":
+            imported |= {alias.name for alias in node.names} & names
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fer_utils."):
+            imported.add(node.module.split(".")[1])
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                value.value = ""
+    return frozenset(imported), ast.dump(tree)
+
+
+def analyse_module(name):
+    """Return `analyse` of one of this package's modules."""
+    return analyse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+
+
 def code_hash(modules):
     """Hash of what some of this package's modules do, whatever their comments and docstrings say.
 
@@ -71,27 +111,8 @@ def code_hash(modules):
     """
     sha = hashlib.sha256()
     for name in sorted(modules):
-        tree = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-                value = body[0].value
-                if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                    value.value = ""
-        sha.update(f"{name}\n{ast.dump(tree)}\n".encode())
+        sha.update(f"{name}\n{analyse_module(name)[1]}\n".encode())
     return sha.hexdigest()
-
-
-def imports(tree):
-    """Return which modules of this package a syntax tree imports."""
-    names = {path.stem for path in PACKAGE.glob("*.py")}
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "fer_utils":
-            found |= {alias.name for alias in node.names} & names
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fer_utils."):
-            found.add(node.module.split(".")[1])
-    return found
 
 
 def modules_of(path):
@@ -111,11 +132,11 @@ def modules_of(path):
     if path.suffix == ".ipynb":
         cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
         text = "\n".join("".join(cell["source"]) for cell in cells)
-    found, waiting = set(), imports(ast.parse(text))
+    found, waiting = set(), set(analyse(text)[0])
     while waiting:
         name = waiting.pop()
         found.add(name)
-        waiting |= imports(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))) - found
+        waiting |= analyse_module(name)[0] - found
     return found
 
 

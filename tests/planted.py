@@ -147,7 +147,7 @@ def plant_run(folder, models=("traditional_cnn", "resnet50", "vgg16", "mobilenet
                 predictions=planted_predictions(skill=1.0 + 0.4 * number, seed=seed),
                 record=planted_record(model, seed, **record),
             )
-            entries.append({"model": model, "seed": seed, "label": LABELS.get(model, model)})
+            entries.append({"model": model, "seed": seed, "label": LABELS.get(model, model), "estimate": 4000.0})
     plan = {"profile": "paper", "data": "fer2013.zip", "protocol": "sound", "models": entries}
     (folder / "plan.json").write_text(json.dumps(plan))
     return folder
