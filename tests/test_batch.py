@@ -60,7 +60,7 @@ def test_durations_read_well(seconds, text):
 def test_the_end_says_what_failed_and_exits_with_1(tmp_path, capsys):
     plant_run(tmp_path, models=("traditional_cnn", "resnet50"))
     plan = json.loads((tmp_path / "plan.json").read_text())
-    plan["models"].append({"model": "vgg16", "seed": 0, "label": "VGG-16"})
+    plan["models"].append({"model": "vgg16", "seed": 0, "label": "VGG-16", "estimate": 4000.0})
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     (tmp_path / "failed").mkdir()
     failure = {"model": "vgg16", "seed": 0, "label": "VGG-16", "error": "ValueError: planted"}
