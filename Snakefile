@@ -120,6 +120,7 @@ rule report:
         [f"{name}/notebook.ipynb" for name in ("dataset", "methods") if Path(name, "notebook.ipynb").exists()],
         finished("notebook.ipynb"),
         sorted((ROOT / "fer_utils" / "template").iterdir()),
+        ROOT / "fer_utils" / "claims.css",
     output:
         "report.html",
     params:

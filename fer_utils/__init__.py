@@ -11,6 +11,6 @@ Data flow one way, and the modules lie along it:
 - *predictions to findings*, without TensorFlow: ``results`` reads a run, ``metrics`` and ``statistics`` compute,
   ``explanations`` says what explains the differences, ``claims`` judges the thesis's statements by ``rules`` on an
   ``evidence``, ``plots``, ``architecture`` and ``diagrams`` draw, ``figures`` saves and shows, ``sentences``,
-  ``overview``, ``summary``, ``checklist`` and ``words`` word it, ``report`` makes the page.
+  ``overview``, ``summary``, ``checklist`` and ``words`` word it, ``report`` makes the page and ``sanitizer`` guards it.
 - *the batch run*: ``cli``, ``planning``, ``batch``, ``execution``, ``progress``; the Snakefile says what makes what.
 """

@@ -34,12 +34,12 @@ KINDS = ("dataset", "setup", "value", "ranking", "curve", "auc", "confusion", "l
 FIELDS = ("id", "where", "kind", "statement", "thesis", "needs", "figures")
 NEEDS = ("data", "training", "record", "nothing", "citation")
 
-#: For each verdict a sign, so that colour is not alone in telling them apart, a CSS class, ink and ground (AA).
+#: For each verdict a sign, so that colour is not alone in telling them apart, and its class in ``claims.css``.
 MARKS = {
-    REPRODUCED: ("✓", "reproduced", "#0b5d3b", "#e6f4ec"),
-    NOT_REPRODUCED: ("✗", "not-reproduced", "#9b1c1c", "#fdecec"),
-    CONTRADICTED: ("≠", "contradicted", "#5a3d00", "#fff5d9"),
-    NOT_TESTABLE: ("?", "not-testable", "#3d454d", "#eef0f2"),
+    REPRODUCED: ("✓", "reproduced"),
+    NOT_REPRODUCED: ("✗", "not-reproduced"),
+    CONTRADICTED: ("≠", "contradicted"),
+    NOT_TESTABLE: ("?", "not-testable"),
 }
 
 #: Chapters of the audit, by the first letter of a claim's id.
@@ -324,6 +324,7 @@ def write_csv(claims, folder):
 
 # ---- showing
 
+#: Also part of the report's own style sheet, where the ids have their part's name in front.
 CSS = Path(__file__).with_name("claims.css")
 
 
@@ -342,11 +343,6 @@ def render(claims):
     -------
     fer_utils.figures.Displayable
     """
-    marks = "".join(
-        f".fer-audit .verdict.{name} {{ color: {ink}; background: {ground}; }}\n"
-        f".fer-audit:has(#audit-{name}:checked) tr[data-verdict]:not([data-verdict={name}]) {{ display: none; }}\n"
-        for _, name, ink, ground in MARKS.values()
-    )
     tables = "".join(
         chapter_html(letter, title, claims[claims["id"].str.startswith(letter)])
         for letter, title in CHAPTERS.items()
@@ -358,7 +354,7 @@ def render(claims):
         "are judged by their mean. "
         "Intervals are 95% bootstrap intervals over images (DeLong's for an AUC), averaged over the seeds.</p>"
     )
-    style = f"<style>{CSS.read_text(encoding='utf-8')}{marks}</style>"
+    style = f"<style>{CSS.read_text(encoding='utf-8')}</style>"
     markup = f'<div class="fer-audit">{style}{intro}{choice_html(tally(claims))}{tables}{tolerance_html()}</div>'
     lines = [f"{row.id}  {row.verdict}: {row.statement}" for row in claims.itertuples()]
     return Displayable(markup, "\n".join([sentence(claims), *lines]))
@@ -397,7 +393,7 @@ def chapter_html(letter, title, claims):
 
 def row_html(row):
     """One claim's row."""
-    mark, name, _, _ = MARKS[row.verdict]
+    mark, name = MARKS[row.verdict]
     links = ", ".join(link(anchor, figure_words(anchor)) for anchor in row.figure.split())
     see = f"<p>See also {link(f'claim-{row.see}', row.see)}.</p>" if row.see else ""
     shown = f"<p>Shown in {links}.</p>" if links else ""

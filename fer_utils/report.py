@@ -3,11 +3,14 @@
 nbconvert turns each notebook into HTML through ``template/notebook.html.j2``. It does not merge notebooks: their
 heading ids repeat, and each has a title of the first rank. So headings, ids and links are put in order here, and
 ``template/page.html.j2`` sets header, contents and notices around them. The findings come first; every other
-notebook is an appendix.
+notebook is an appendix. What outputs and cells hold passes the allow-list of `fer_utils.sanitizer`, each for itself and
+then every part as a whole; behind it stands the page's content security policy.
 """
 
 import argparse
 import base64
+import gc
+import hashlib
 import mimetypes
 import re
 import sys
@@ -18,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import jinja2
 import nbformat
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
@@ -36,6 +39,7 @@ from fer_utils.overview import (
     summarise,
     tabulate_trainings,
 )
+from fer_utils.sanitizer import clean_output, clean_page
 
 TEMPLATE = Path(__file__).parent / "template"
 TITLE = "Emotion recognition on FER2013 with CNN architectures: a reproducibility report"
@@ -56,8 +60,11 @@ SHARED_ID = re.compile(r"^(fig|table|claim)-[\w.-]+$")
 #: Which form of an output is shown. Scripts and widgets are left out: the report runs no code.
 DISPLAY_PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 
-#: Elements that could load or run something.
-ACTIVE_ELEMENTS = ["script", "link", "iframe", "object", "embed", "base", "meta"]
+#: Inputs that choose what is shown; the report takes none that type something in.
+CHOICES = ("checkbox", "radio")
+
+#: Attributes that name ids, links aside.
+REFERENCES = ("aria-labelledby", "aria-describedby", "for", "headers")
 
 
 @dataclass
@@ -168,13 +175,15 @@ def find_notebook(out, place, partial_first=False):
 
 
 def make_exporter():
-    """Return nbconvert's HTML exporter with this package's template and without prompts."""
+    """Return nbconvert's HTML exporter with this package's template and allow-list, and without prompts."""
     return HTMLExporter(
         template_name="basic",
         template_file="notebook.html.j2",
         extra_template_paths=[str(TEMPLATE)],
         exclude_input_prompt=True,
         exclude_output_prompt=True,
+        sanitize_html=True,
+        filters={"clean_html": clean_output},
         config=Config({"NbConvertBase": {"display_data_priority": DISPLAY_PRIORITY}}),
     )
 
@@ -212,8 +221,8 @@ def order_headings(part):
     The title (a first heading of the first rank) becomes the part's heading where `own_title` is set, and is
     else shown below it. Third-rank headings become the part's sections.
     """
-    headings = part.soup.find_all(re.compile(r"^h[1-6]$"))
-    for anchor in part.soup.select("a.anchor-link"):
+    headings = part.soup.find_all(["h1", "h2", "h3", "h4", "h5", "h6"])
+    for anchor in part.soup.find_all("a", class_="anchor-link"):
         anchor.decompose()
     if headings and headings[0].name == "h1":
         title = headings.pop(0)
@@ -243,15 +252,10 @@ def order_tables(part):
     for block in part.soup.find_all("pre"):
         if not block.get_text(strip=True):
             block.decompose()
-    for style in part.soup.find_all("style"):
-        if style.has_attr("scoped"):  # pandas puts one beside each table; it would style the whole report
-            style.decompose()
     for table in part.soup.find_all("table"):
-        del table["border"]
-        for cell in table.select("thead th"):
-            cell.attrs.setdefault("scope", "col")
-        for cell in table.select("tbody th"):
-            cell.attrs.setdefault("scope", "row")
+        for body, scope in (("thead", "col"), ("tbody", "row")):
+            for cell in [cell for rows in table.find_all(body) for cell in rows.find_all("th")]:
+                cell.attrs.setdefault("scope", scope)
         if max((len(row.find_all(["th", "td"])) for row in table.find_all("tr")), default=0) > WIDE_TABLE:
             table["class"] = [*table.get("class", []), "wide"]
         caption = table.find("caption")
@@ -264,23 +268,19 @@ def order_tables(part):
 
 
 def embed(part, out):
-    """Remove whatever would load something: images of the run are embedded, the rest gives way to a note."""
-    for element in part.soup.find_all(ACTIVE_ELEMENTS):
-        element.decompose()
-    for style in part.soup.find_all("style"):
-        if re.search(r"@import|url\(\s*['\"]?(?!['\"]?(data:|#))", style.string or ""):
-            style.decompose()
-    for element in part.soup.find_all(src=True):
-        if element["src"].startswith("data:"):
+    """Embed the images of the run; one from elsewhere gives way to a note, and so does a field to type into."""
+    for image in part.soup.find_all("img", src=True):
+        if image["src"].startswith("data:"):
             continue
-        path = inside_run(element["src"], part, out)
+        path = inside_run(image["src"], part, out)
         kind = mimetypes.guess_type(path.name)[0] if path else None
-        if element.name == "img" and kind and kind.startswith("image/"):
-            element["src"] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        if kind and kind.startswith("image/"):
+            image["src"] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
         else:
-            element.replace_with(f"[not in this file: {element.get('alt') or element['src']}]")
-    for element in part.soup.find_all(["img", "source"], srcset=True):
-        del element["srcset"]
+            image.replace_with(f"[not in this file: {image.get('alt') or image['src']}]")
+    for field_ in part.soup.find_all("input"):
+        if field_.get("type") not in CHOICES:
+            field_.decompose()
 
 
 def inside_run(link, part, out):
@@ -321,20 +321,12 @@ def assign_ids(parts):
 
 
 def rename_references(part):
-    """Follow `assign_ids` in everything of a part that names an id, links aside: labels, SVG, style sheets."""
-
-    def new(match):
-        return match[1] + part.ids.get(match[2], match[2])
-
-    for element in part.soup.find_all(True):
-        for name, value in element.attrs.items():
-            if name in ("aria-labelledby", "aria-describedby", "for", "headers"):
-                names = value if isinstance(value, list) else value.split()
+    """Follow `assign_ids` in what names an id, links aside: labels and table headers."""
+    for element in part.soup.descendants:
+        for name in REFERENCES if isinstance(element, Tag) else ():
+            if name in element.attrs:
+                names = element[name] if isinstance(element[name], list) else element[name].split()
                 element[name] = " ".join(part.ids.get(old, old) for old in names)
-            elif isinstance(value, str) and "url(#" in value:
-                element[name] = re.sub(r"(url\(#)([^)]+)", new, value)
-        if element.name == "style" and element.string:
-            element.string = re.sub(r"(#)([A-Za-z_][\w-]*)", new, element.string)
 
 
 def order_links(part, parts, out):
@@ -350,25 +342,23 @@ def order_links(part, parts, out):
                 targets.setdefault(old, name)
     targets |= {other.slug: other.slug for other in parts} | part.ids
     sources = {other.source: other.slug for other in reversed(parts) if other.source}
-    for name in ("href", "xlink:href"):
-        for link in part.soup.find_all(attrs={name: True}):
-            address = urlsplit(link[name])
-            file = Path(unquote(address.path)).name
-            if link[name].startswith("#"):
-                new = targets.get(address.fragment) or targets.get(unquote(address.fragment))
-                new = f"#{new}" if new else None
-            elif address.scheme:
-                safe = ("http", "https", "mailto") if link.name == "a" else ("data",)
-                new = link[name] if address.scheme in safe else None
-            elif file in sources:
-                new = f"#{sources[file]}"
-            else:
-                path = inside_run(link[name], part, out)
-                new = quote(path.relative_to(out.resolve()).as_posix()) if path else None
-            if new:
-                link[name] = new
-            else:
-                del link[name]
+    for link in part.soup.find_all("a", href=True):
+        address = urlsplit(link["href"])
+        file = Path(unquote(address.path)).name
+        if link["href"].startswith("#"):
+            new = targets.get(address.fragment) or targets.get(unquote(address.fragment))
+            new = f"#{new}" if new else None
+        elif address.scheme:
+            new = link["href"] if address.scheme in ("http", "https", "mailto") else None
+        elif file in sources:
+            new = f"#{sources[file]}"
+        else:
+            path = inside_run(link["href"], part, out)
+            new = quote(path.relative_to(out.resolve()).as_posix()) if path else None
+        if new:
+            link["href"] = new
+        else:
+            del link["href"]
 
 
 def collect_exhibits(parts):
@@ -430,7 +420,7 @@ def build_report(out):
         if part.soup:
             rename_references(part)
             order_links(part, parts, out)
-            part.html = Markup(str(part.soup))
+            part.html = Markup(clean_page(str(part.soup)))
         if number:
             part.heading = f"Appendix {number}. {part.heading}"
 
@@ -440,6 +430,7 @@ def build_report(out):
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    css = style_sheet()
     page = environment.get_template("page.html.j2").render(
         title=TITLE,
         lead=summarise(trainings, data, profile),
@@ -450,7 +441,8 @@ def build_report(out):
         trainings=tabulate_trainings(trainings),
         exhibits=exhibits,
         claims=claims,
-        css=Markup(style_sheet()),
+        css=Markup(css),
+        css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
     )
     path = out.absolute() / "report.html"
     write_text(path, page)
@@ -458,15 +450,18 @@ def build_report(out):
 
 
 def style_sheet():
-    """Return the report's CSS with Pygments's for the code."""
+    """Return the report's CSS with the audit's, whose own is left out like every output's, and Pygments's for code."""
+    files = [TEMPLATE / "report.css", TEMPLATE.with_name("claims.css")]
     code = HtmlFormatter(style="default").get_style_defs(".highlight")
-    return (TEMPLATE / "report.css").read_text(encoding="utf-8") + code
+    return "".join(path.read_text(encoding="utf-8") for path in files) + code
 
 
 def main(arguments=None):
     """Build the report of the run folder named on the command line; the last line printed is its path."""
     parser = argparse.ArgumentParser(prog="python -m fer_utils.report", description="Build a run's report.")
     parser.add_argument("out", type=Path, help="the run's folder")
+    # BeautifulSoup's trees are cycles that live to the end: to look for garbage among them takes a tenth of the time.
+    gc.disable()
     try:
         print(build_report(parser.parse_args(arguments).out))
     except FerError as error:
