@@ -10,9 +10,13 @@ import json
 import sys
 from pathlib import Path
 
+from fer_utils import lifeline
 from fer_utils.provenance import code_hash, modules_of
 
 configfile: "plan.json"
+
+# The jobs end when this process does.
+lifeline.lead()
 
 PYTHON = sys.executable
 ROOT = Path(workflow.basedir)

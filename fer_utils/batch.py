@@ -6,24 +6,48 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from fer_utils import lifeline
 from fer_utils.cli import make_parser
 from fer_utils.errors import ConfigError, FerError
-from fer_utils.files import write_json, write_text
+from fer_utils.execution import JOBS
+from fer_utils.files import remove_unfinished, write_json, write_text
 from fer_utils.overview import commit_text
 from fer_utils.paths import project_root
 from fer_utils.planning import make_plan
 from fer_utils.progress import duration
 from fer_utils.results import read_run
 
+#: Seconds to wait for the jobs of a run that was killed; they look for it twice a second.
+PATIENCE = 60
+
+
+class Stopped(BaseException):
+    """The run was stopped from outside.
+
+    Parameters
+    ----------
+    number : int
+        The signal.
+    who : str
+        Whom it ended.
+    """
+
+    def __init__(self, number, who="It"):
+        super().__init__(f"{who} was stopped by {signal.Signals(number).name}.")
+        self.status = 128 + number
+
 
 def hold(out):
     """Take the run folder for this process and the Snakemake that it starts.
 
-    The lock is one of the system's own: it ends with the last process that holds it, however that ended.
+    The lock is one of the system's own: it ends with the last process that holds it, however that ended. The jobs of
+    a run that was killed end by themselves; they are waited for, and what they left unfinished is removed.
 
     Returns
     -------
@@ -33,7 +57,7 @@ def hold(out):
     Raises
     ------
     ConfigError
-        If another run is at work there.
+        If another run is at work there, or jobs of one that is gone.
     """
     out.mkdir(parents=True, exist_ok=True)
     lock = open(out / ".lock", "a")  # noqa: SIM115 - it stays open as long as this process lives
@@ -41,7 +65,25 @@ def hold(out):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise ConfigError(f"{out}: another run is at work in this folder; wait for it or give another --out") from None
+    if not wait_for_jobs(out):
+        raise ConfigError(f"{out}: jobs of a run that is gone are still at work in this folder; end them or wait")
+    remove_unfinished(out)
     return lock
+
+
+def wait_for_jobs(out, seconds=PATIENCE):
+    """Wait until no job works in a run folder; return whether that came true."""
+    (out / JOBS).parent.mkdir(parents=True, exist_ok=True)
+    give_up = time.monotonic() + seconds
+    with open(out / JOBS, "a") as jobs:
+        while True:
+            try:
+                fcntl.flock(jobs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    return False
+                time.sleep(0.1)
 
 
 def snakemake(out, rules, plan, lock, extra=()):
@@ -51,6 +93,11 @@ def snakemake(out, rules, plan, lock, extra=()):
     -------
     int
         Its exit status.
+
+    Raises
+    ------
+    Stopped
+        If it was killed.
     """
     base = [sys.executable, "-m", "snakemake", "--snakefile", str(project_root() / "Snakefile")]
     base += ["--directory", str(out), "--cores", str(max(os.cpu_count(), plan["jobs"]))]
@@ -70,7 +117,17 @@ def snakemake(out, rules, plan, lock, extra=()):
     # The jobs' own lines go to the terminal; what Snakemake says about them is kept for when something fails.
     with open(out / "snakemake.log", "ab") as log:
         start = log.tell()
-        status = subprocess.run(command, pass_fds=[lock.fileno()], stderr=log).returncode
+        process = subprocess.Popen(command, pass_fds=[lock.fileno()], stderr=log)
+        try:
+            status = process.wait()
+        finally:
+            # Where this process is stopped, the jobs end with Snakemake; by itself it would wait for them.
+            process.kill()
+            process.wait()
+            if process.returncode < 0:
+                wait_for_jobs(out)
+    if status < 0:
+        raise Stopped(-status, "Snakemake")
     if status and not read_run(out).failures:
         said = (out / "snakemake.log").read_bytes()[start:].decode(errors="replace")
         errors = [line for line in said.splitlines() if re.search(r"error|exception", line, re.IGNORECASE)]
@@ -232,9 +289,17 @@ def make_run(arguments):
     return close(out, options, failed, status)
 
 
+def raise_stopped(number, _):
+    """Turn a signal into an exception, once: what it starts must not be stopped half way."""
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    raise Stopped(number, "The run")
+
+
 def main(arguments=None):
     """Run the command line; errors of ours are a line, not a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    lifeline.lead(first=True)
     try:
         if arguments[:1] == ["report"]:
             return make_report(arguments[1:])
@@ -242,12 +307,14 @@ def main(arguments=None):
     except FerError as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nStopped. Nothing that was finished is lost: the same command goes on where this one stopped.")
-        return 130
+    except Stopped as stopped:
+        print(f"\n{stopped} Nothing that was finished is lost: the same command goes on where this one stopped.")
+        return stopped.status
 
 
 if __name__ == "__main__":
     # The plan is printed in the order in which it is made, also into a file.
     sys.stdout.reconfigure(line_buffering=True)
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_number, raise_stopped)
     sys.exit(main())

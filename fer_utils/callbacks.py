@@ -37,10 +37,10 @@ class ScoreEpoch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs):
         """Add the scores to the epoch's logs, where the callbacks after this one find them."""
         proba = self.model.predict(self.images, batch_size=256, verbose=0)
-        if not np.isfinite(proba).all():
+        if not (np.isfinite(proba).all() and np.isfinite(logs["loss"])):
             raise TrainingError(
-                f"the training diverged: after epoch {epoch + 1} the network's probabilities are no numbers "
-                f"(loss {logs['loss']}); try a lower learning_rate"
+                f"the training diverged: in epoch {epoch + 1} the loss became {logs['loss']}, or the network's "
+                f"probabilities no numbers. The {epoch} epochs before are kept; try a lower learning_rate"
             )
         parts = {
             "public": scores(self.labels[self.public], proba[self.public]),
@@ -159,5 +159,5 @@ class Progress(keras.callbacks.Callback):
             "seconds_left": left,
             "val_accuracy": self.accuracy,
         }
-        write_json(self.path, progress)
+        write_json(self.path, progress, durable=False)
         return left

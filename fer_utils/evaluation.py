@@ -10,9 +10,9 @@ import tensorflow as tf
 from fer_utils import architecture as architectures
 from fer_utils import provenance
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
-from fer_utils.files import replacing, write_json, write_text
+from fer_utils.files import remove_unfinished, replacing, write_json, write_text
 from fer_utils.metrics import scores
-from fer_utils.results import read_json
+from fer_utils.results import digest_predictions, read_json
 
 
 def evaluate(run, network):
@@ -55,6 +55,9 @@ def evaluate(run, network):
     predictions[list(PROBABILITY_COLUMNS)] = proba.astype("float32")
     architecture = architectures.describe(network)
 
+    # The first to go and the last to be written: a folder with a record is a whole one.
+    (run.folder / "run.json").unlink(missing_ok=True)
+    remove_unfinished(run.folder)
     with replacing(run.folder / "history.csv") as path:
         history.to_csv(path, index=False)
     with replacing(run.folder / "predictions.parquet") as path:
@@ -70,7 +73,7 @@ def evaluate(run, network):
     write_json(run.folder / "architecture.json", architecture)
     write_json(run.folder / "metrics.json", {"best": best, "last": last})
     record = make_record(run, architecture, time.monotonic() - started)
-    # The last to be written: a folder with a record is a whole one.
+    record["predictions_sha256"] = digest_predictions(predictions)
     write_json(run.folder / "run.json", record)
     return score_table(run, best, last)
 

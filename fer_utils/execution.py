@@ -6,6 +6,8 @@ end. Meanwhile the job says how far the whole run is.
 """
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -13,13 +15,21 @@ import shutil
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from fer_utils.files import write_json
+import psutil
+
+from fer_utils import lifeline
+from fer_utils.files import move, write_json
 from fer_utils.paths import project_root
 from fer_utils.progress import Watch, duration, name_of, say
+from fer_utils.resolved import Resolved
 from fer_utils.results import read_json
+
+#: Locked by every job of a run while it works, so that the next run can wait until the last of them has gone.
+JOBS = ".training/jobs.lock"
 
 #: The notebooks that are not a model's, by the name of their folder in a run.
 CHAPTERS = {"dataset": "01_dataset.ipynb", "methods": "06_methods.ipynb", "findings": "07_findings.ipynb"}
@@ -67,8 +77,11 @@ def execute(notebook, target, parameters, kernel, work):
     import papermill
 
     work.parent.mkdir(parents=True, exist_ok=True)
-    with quiet(work.with_suffix(".log")):
-        papermill.execute_notebook(
+    # Not in the main thread: there nbclient would take the signals for itself, and a notebook that was stopped would
+    # look like one whose kernel died.
+    with quiet(work.with_suffix(".log")), ThreadPoolExecutor(1) as pool:
+        pool.submit(
+            papermill.execute_notebook,
             notebook,
             work,
             parameters=parameters,
@@ -76,9 +89,9 @@ def execute(notebook, target, parameters, kernel, work):
             progress_bar=False,
             cwd=project_root(),
             start_timeout=300,
-        )
+        ).result()
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(work, target)
+    move(work, target)
 
 
 def plain(text):
@@ -90,7 +103,11 @@ def describe(error):
     """Say in a line what ended a notebook; papermill's own error carries the cell's."""
     if type(error).__name__ == "DeadKernelError":
         return "the kernel died; most often there was not enough memory"
-    return plain(f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}")
+    text = plain(f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}")
+    # HDF5 words it in its own way, with the system's words in it.
+    if "No space left on device" in text or "errno = 28" in text:
+        text = f"the disk is full; free some space and call again, to go on after the last whole epoch ({text})"
+    return text
 
 
 def run_chapter(plan, out, chapter):
@@ -116,13 +133,15 @@ def run_model(plan, out, entry, threads):
     (folder / "progress.json").unlink(missing_ok=True)
     say(f"{name_of(entry)}: begins")
     started = time.monotonic()
+    # Another number of jobs at once is no reason to go on with another number of threads.
+    threads = entry["parameters"]["threads"] or Resolved(folder).get("threads") or threads
     watch = Watch(plan, out, entry)
     watch.start()
     try:
         execute(
             project_root() / "notebooks" / entry["notebook"],
             out / place / "notebook.ipynb",
-            entry["parameters"] | {"out": str(out), "threads": entry["parameters"]["threads"] or threads},
+            entry["parameters"] | {"out": str(out), "threads": threads},
             plan["kernel"],
             folder / "notebook.ipynb",
         )
@@ -137,7 +156,10 @@ def run_model(plan, out, entry, threads):
             "notebook": entry["notebook"],
         }
         shutil.rmtree(out / place, ignore_errors=True)
-        write_json(failed, record)
+        try:
+            write_json(failed, record)
+        except OSError as reason:
+            say(f"{name_of(entry)}: the failure cannot be recorded: {reason}")
         say(f"{name_of(entry)}: FAILED: {message}")
         say(f"  the notebook up to there: {folder / 'notebook.ipynb'}")
         return False
@@ -148,6 +170,14 @@ def run_model(plan, out, entry, threads):
     return True
 
 
+def stop(status):
+    """End this job and its kernel at once. What they were writing is not in its place yet."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(status)
+
+
 def main(arguments=None):
     """Execute the job that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m fer_utils.execution", description=__doc__)
@@ -155,9 +185,14 @@ def main(arguments=None):
     parser.add_argument("seed", nargs="?", type=int)
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args(arguments)
-    # Snakemake ends jobs with SIGTERM: as an exception it reaches papermill, which then ends the kernel.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: stop(128 + number))
     out = Path.cwd()
+    (out / JOBS).parent.mkdir(exist_ok=True)
+    jobs = open(out / JOBS, "a")  # noqa: SIM115 - it stays open as long as this process lives
+    fcntl.flock(jobs, fcntl.LOCK_SH)
+    lifeline.follow(lambda: stop(128 + signal.SIGTERM))
+    lifeline.lead()
     plan = json.loads((out / "plan.json").read_text(encoding="utf-8"))
     if options.name in CHAPTERS:
         say(f"{options.name}: begins")

@@ -1,14 +1,19 @@
 """Files that are either whole or not there."""
 
+import contextlib
 import json
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+#: How the names of unfinished files' folders end.
+UNFINISHED = ".unfinished"
+
 
 @contextmanager
-def replacing(path):
+def replacing(path, durable=True):
     """Write a file beside its place and move it there at the end.
 
     A process that is killed while writing leaves the old file, or none, but never half of one.
@@ -17,6 +22,8 @@ def replacing(path):
     ----------
     path : path
         The file to make or replace; missing folders are made.
+    durable : bool
+        Whether the file must be whole after a crash of the machine too, and not only of the process.
 
     Yields
     ------
@@ -25,18 +32,47 @@ def replacing(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-", suffix=UNFINISHED) as folder:
         temporary = Path(folder) / path.name
         yield temporary
-        os.replace(temporary, path)
+        move(temporary, path, durable)
 
 
-def write_text(path, text):
-    """Write text as UTF-8, whole or not at all."""
-    with replacing(path) as temporary:
+def move(source, target, durable=True):
+    """Move a file to its place within a file system, in one step."""
+    if durable:
+        flush(source)
+    os.replace(source, target)
+    if durable:
+        # The name lies in the folder. Some network file systems cannot flush one.
+        with contextlib.suppress(OSError):
+            flush(Path(target).parent)
+
+
+def flush(path):
+    """Have the system write to the disk what it still holds in memory of a file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_unfinished(folder):
+    """Remove what processes that were killed left of files that they were writing, here and below.
+
+    Only for one who knows that nobody is writing there.
+    """
+    for path in Path(folder).rglob(f".*{UNFINISHED}"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_text(path, text, durable=True):
+    """Write text as UTF-8, whole or not at all; see `replacing`."""
+    with replacing(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path, value):
-    """Write a value as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def write_json(path, value, durable=True):
+    """Write a value as indented JSON, whole or not at all; see `replacing`."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", durable)

@@ -1,6 +1,7 @@
 """Training as Table 5.1 says, so that it can be stopped at any moment and called again."""
 
 import hashlib
+import json
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 from fer_utils import augmentation as augmentations
 from fer_utils import pipeline, provenance, splits
 from fer_utils.callbacks import KeepState, Progress, ScoreEpoch
+from fer_utils.errors import TrainingError
 from fer_utils.macro import MacroPrecision, MacroRecall
 from fer_utils.state import TrainingState
 
@@ -91,6 +93,10 @@ def fit(
     if first_epoch:
         state.restore(network, kept)
         print(f"{first_epoch} of {p['epochs']} epochs were trained before; nothing of them is done again.")
+        print(moved(kept["segments"][-1], run.device) if first_epoch < p["epochs"] else "", end="")
+    else:
+        print(state.explain_beginning())
+        check_weights(run.weights)
     if first_epoch < p["epochs"]:
         segment = {"first_epoch": first_epoch + 1, "last_epoch": first_epoch, "seconds": 0.0}
         segment |= {"started": provenance.now(), "git": provenance.git()} | run.device
@@ -138,6 +144,30 @@ def fit(
     return pd.DataFrame(kept["history"])
 
 
+def moved(before, now):
+    """Say that a training goes on elsewhere than it was, since that changes its numbers; empty if it does not."""
+    names = [name for name in ("kind", "name", "threads") if before[name] != now[name]]
+    if not names:
+        return ""
+    changes = "; ".join(f"{name} {before[name]} -> {now[name]}" for name in names)
+    return f"*** It goes on elsewhere ({changes}): its numbers differ a little from those without the move.\n"
+
+
+def check_weights(weights):
+    """Refuse to begin a training whose initial weights are known by name but cannot be had now.
+
+    Raises
+    ------
+    TrainingError
+        If only their record is there, which does for a training that goes on.
+    """
+    if weights.get("absent"):
+        raise TrainingError(
+            f"this folder's trainings begin with the weights {weights['requested']!r}, which cannot be had now: "
+            f"{weights['absent']}. Get them back, give other weights, or choose another folder (out)"
+        )
+
+
 def batch_normalizations(network):
     """Return the batch normalisation layers of a network and of the networks inside it."""
     found = []
@@ -183,9 +213,12 @@ def training_key(run, network, settings, scored):
     dict
         JSON-able.
     """
+    layers = json.loads(network.to_json())
+    # Optimizer and loss are the settings' and the code's; whether XLA compiles is the device's.
+    layers.pop("compile_config", None)
     images = hashlib.sha256(run.split.train.tobytes() + b"/" + scored.tobytes()).hexdigest()
     return {
-        "network": network.to_json(),
+        "network": json.dumps(layers, sort_keys=True),
         "trainable": [variable.path for variable in network.trainable_variables],
         "weights": {name: run.weights[name] for name in ("used", "sha256")},
         "data": run.dataset.fingerprint["sha256"],

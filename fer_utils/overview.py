@@ -288,6 +288,7 @@ def tabulate_trainings(trainings):
                 "Epochs": f"{epochs.get('run', '–')} of {epochs.get('requested', '–')}",
                 "Best epoch": epochs.get("best", "–"),
                 "Training time": "–" if seconds is None else duration(seconds),
+                "Predictions (sha256)": record.get("predictions_sha256", "–")[:16],
             }
         )
     return rows

@@ -325,6 +325,13 @@ def make_plan(options, command, on_message=print):
     # A profile that insists on real data must not wait for a fallback to be refused.
     insists = options.profile == "paper"
     asked = options.data
+    before = read_json(Path(options.out).expanduser().absolute() / "plan.json") if options.out else {}
+    if asked in ("auto", "kaggle") and before.get("data_asked") == asked:
+        # Since the folder's first run a network may have come or gone.
+        known = before["data_path"]
+        if known == "synthetic" or Path(known).exists():
+            on_message("Data: those that the run in this folder began with")
+            asked = known
     if asked not in ("auto", "synthetic", "kaggle"):
         asked = str(Path(asked).expanduser().absolute())
     dataset = datasets.load(asked, on_message=on_message, allow_fallback=not insists)
@@ -360,6 +367,7 @@ def make_plan(options, command, on_message=print):
         "profile": profile,
         "about": config["profiles"][profile]["about"],
         "data": dataset.source,
+        "data_asked": options.data,
         "data_path": data_path(dataset),
         "data_variant": fingerprint["variant"],
         "data_description": fingerprint["description"],

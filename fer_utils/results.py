@@ -1,5 +1,6 @@
 """A run folder, read back: everything that figures, claims and report are made from. Needs no TensorFlow."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +143,28 @@ def read_json(path):
     """Read a JSON file, or return an empty dict where there is none."""
     path = Path(path)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def digest_predictions(predictions):
+    """Hash predictions by what they are and not by how they are stored, so that two people can compare theirs.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        As in ``predictions.parquet``.
+
+    Returns
+    -------
+    str
+        SHA-256, in hexadecimal, of one line an image, in order: id, usage, label and the seven probabilities as
+        the hexadecimal digits of big-endian float32, with tabs between the four.
+    """
+    probabilities = predictions[list(PROBABILITY_COLUMNS)].to_numpy(dtype=">f4")
+    sha = hashlib.sha256()
+    columns = (predictions["id"], predictions["usage"], predictions["label"], probabilities)
+    for image, usage, label, row in zip(*columns, strict=True):
+        sha.update(f"{image}\t{usage}\t{label}\t{row.tobytes().hex()}\n".encode())
+    return sha.hexdigest()
 
 
 def read_model(folder):

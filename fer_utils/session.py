@@ -9,12 +9,16 @@ import keras
 import tensorflow as tf
 
 from fer_utils import data as datasets
-from fer_utils import provenance, splits
+from fer_utils import lifeline, provenance, splits
 from fer_utils.constants import THESIS_SETTINGS
 from fer_utils.errors import ConfigError
 from fer_utils.paths import resolve
+from fer_utils.resolved import Resolved
 from fer_utils.results import read_json
 from fer_utils.state import TrainingState
+
+#: Seconds to wait for another process that trains the same: the kernel of a run that was killed ends in some seconds.
+PATIENCE = 60
 
 #: A run with fewer epochs is a shortened one.
 THESIS_EPOCHS = THESIS_SETTINGS["epochs"]
@@ -59,6 +63,8 @@ class TrainingRun:
         Time in UTC, ISO 8601.
     lock : filelock.FileLock
         Held while this process lives, so that no other one trains the same.
+    resolved : fer_utils.resolved.Resolved
+        What the open requests among the parameters came to when the training began.
     weights : dict
         Initial weights, as `fer_utils.weights.backbone` records them.
     augmentation : dict
@@ -77,6 +83,7 @@ class TrainingRun:
     device: dict
     started: str
     lock: filelock.FileLock
+    resolved: Resolved
     weights: dict = field(default_factory=lambda: {"requested": "none", "used": "none", "sha256": None, "reason": None})
     augmentation: dict = field(default_factory=dict)
     state: TrainingState | None = None
@@ -138,13 +145,13 @@ def begin(parameters):
     p = dict(parameters)
     if p["epochs"] < 1:
         raise ConfigError(f"epochs is {p['epochs']}; expected 1 or more")
-    device = prepare_device(p["threads"], p["seed"], p["deterministic"])
+    # A kernel whose run was killed must not go on; where it is no run's, nothing is followed.
+    lifeline.follow(lambda: os._exit(1))
     out = resolve(p["out"])
     state_folder = out / ".training" / p["model"] / f"seed-{p['seed']}"
     state_folder.mkdir(parents=True, exist_ok=True)
-    # A job that lost its parent may live on for some seconds before its kernel notices; give it these. The same
-    # kernel may hold it already: its cells are run again.
-    lock = filelock.FileLock(state_folder / "lock", timeout=20, is_singleton=True)
+    # The same kernel may hold it already: its cells are run again.
+    lock = filelock.FileLock(state_folder / "lock", timeout=PATIENCE, is_singleton=True)
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -152,7 +159,9 @@ def begin(parameters):
             f"{state_folder}: another process is training {p['model']} with seed {p['seed']} into this folder; "
             "wait for it, stop it, or choose another folder (out)"
         ) from None
-    dataset = datasets.load(p["data"], allow_fallback=p["profile"] != "paper")
+    resolved = Resolved(state_folder)
+    device = prepare_device(choose_threads(p["threads"], resolved), p["seed"], p["deterministic"])
+    dataset = load_data(p, resolved)
     split = splits.split(dataset, p["protocol"], p["images_per_class"], p["test_images_per_class"])
     refuse_other_data(out, dataset.fingerprint)
     run = TrainingRun(
@@ -164,6 +173,7 @@ def begin(parameters):
         device=device,
         started=provenance.now(),
         lock=lock,
+        resolved=resolved,
     )
     print(f"{p['label']}, seed {p['seed']}, protocol {p['protocol']!r}, profile {p['profile']!r}")
     print(
@@ -174,6 +184,54 @@ def begin(parameters):
     for line in run.warnings():
         print(f"*** {line}")
     return run
+
+
+def choose_threads(asked, resolved):
+    """Return the number of threads: as asked, else as when the training began, else as many as there are cores.
+
+    Parameters
+    ----------
+    asked : int
+        0 for no wish.
+    resolved : fer_utils.resolved.Resolved
+        The number is noted there.
+    """
+    threads = asked or resolved.get("threads") or available_cores()
+    resolved.keep("threads", threads)
+    return threads
+
+
+def available_cores():
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def load_data(parameters, resolved):
+    """Load the dataset; where it was left open which, the one that the training began with.
+
+    Raises
+    ------
+    ConfigError
+        If that cannot be had any more.
+    DataError
+        If no data can be had, or they are damaged.
+    """
+    asked, before = parameters["data"], resolved.get(f"data {parameters['data']}")
+    known = before and (before["path"] is None or Path(before["path"]).exists())
+    if known:
+        print("The data are those that the trainings in this folder began with.")
+    source = (before["path"] or "synthetic") if known else asked
+    dataset = datasets.load(source, allow_fallback=parameters["profile"] != "paper")
+    found = dataset.fingerprint["sha256"]
+    if before and before["fingerprint"] != found:
+        raise ConfigError(
+            f"data {asked!r}: the trainings in this folder began with {before['description']} This is something else: "
+            f"{dataset.fingerprint['description']} Get the first back, or choose another folder (out)."
+        )
+    if asked in ("auto", "kaggle"):
+        record = {"path": dataset.path and str(dataset.path), "fingerprint": found}
+        resolved.keep(f"data {asked}", record | {"description": dataset.fingerprint["description"]})
+    return dataset
 
 
 def refuse_other_data(out, fingerprint):
@@ -200,8 +258,7 @@ def prepare_device(threads, seed, deterministic):
     Parameters
     ----------
     threads : int
-        CPU threads within an operation; 0 leaves the choice to TensorFlow. One and two threads give different
-        sums, so the number belongs to the record.
+        CPU threads within an operation. One and two threads give different sums, so the number belongs to the record.
     seed : int
         Seeds Python, NumPy and TensorFlow.
     deterministic : bool
@@ -213,9 +270,13 @@ def prepare_device(threads, seed, deterministic):
         ``kind``, ``name``, ``threads``.
     """
     gpus = tf.config.list_physical_devices("GPU")
-    # Where TensorFlow has already started in this kernel (a cell is run again), its threads are settled.
-    if threads and tf.config.threading.get_intra_op_parallelism_threads() != threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+        except RuntimeError:
+            raise ConfigError(
+                f"threads is {threads}, and TensorFlow runs in this kernel with another number; restart the kernel"
+            ) from None
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     keras.backend.clear_session()
@@ -225,4 +286,4 @@ def prepare_device(threads, seed, deterministic):
     name = provenance.cpu_name()
     if gpus:
         name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name)
-    return {"kind": "GPU" if gpus else "CPU", "name": name, "threads": threads or os.cpu_count()}
+    return {"kind": "GPU" if gpus else "CPU", "name": name, "threads": threads}

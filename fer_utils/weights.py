@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
+import h5py
 
 from fer_utils.errors import ConfigError
 
@@ -36,7 +37,27 @@ def digest(network):
     return sha.hexdigest()
 
 
-def backbone(application, weights, **arguments):
+def cache():
+    """Return where Keras keeps weight files, as its ``keras_home()`` chooses it."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras").expanduser()
+    # Keras turns to /tmp where it may not write; what is not there yet it makes.
+    return (home if os.access(home, os.W_OK) else Path("/tmp/.keras")) / "models"
+
+
+def remove_broken(folder):
+    """Remove files from Keras's cache that are no whole HDF5 files: a process was killed while it wrote them.
+
+    Keras checks most weight files by hash and downloads them again; MobileNet-V1's have none, and half of one would
+    stand in the way for ever.
+    """
+    for path in Path(folder).glob("*.h5"):
+        try:
+            h5py.File(path, "r").close()
+        except OSError:
+            path.unlink(missing_ok=True)
+
+
+def backbone(application, weights, *, resolved=None, **arguments):
     """Build a network of ``keras.applications`` without its top.
 
     Parameters
@@ -47,6 +68,9 @@ def backbone(application, weights, **arguments):
         ``"imagenet"``: Keras's published weights, downloaded at first use; where they cannot be had, random
         initialisation instead, and the record says why. ``"none"``: random initialisation. Anything else is the
         path of a weights file for this network.
+    resolved : fer_utils.resolved.Resolved, optional
+        What was used when this training began, and is used again: random values although the published ones can be
+        had by now, or the record of weights that are gone, which a training that goes on has in its state.
     **arguments
         Passed on, for example ``input_shape``.
 
@@ -57,29 +81,55 @@ def backbone(application, weights, **arguments):
     record : dict
         ``requested``, ``used`` (``imagenet``, ``none`` or ``path``), ``sha256`` of the weights as loaded (None for
         random ones) and ``reason`` (why ``used`` is not what was requested, or None). It becomes part of
-        ``run.json``.
+        ``run.json``. Only where weights are gone that were there when the training began, ``absent`` says why.
 
     Raises
     ------
     ConfigError
         If the file does not exist or does not fit the network.
     """
+    name = f"weights {application.__name__} {weights}"
+    before = resolved.get(name) if resolved else None
+    if before and before["used"] == "none" and before["reason"]:
+        print(
+            f"As when the trainings in this folder began, {application.__name__} starts from random values. To ask for "
+            f"the weights again, delete {resolved.place} or choose another folder (out)."
+        )
+        return build(application, "none", **arguments)[0], before
+    try:
+        network, record = build(application, weights, **arguments)
+        absent = record["reason"]
+    except ConfigError as error:
+        if not before:
+            raise
+        absent = str(error)
+    if before and absent:
+        network, _ = build(application, "none", **arguments)
+        return network, before | {"absent": absent}
+    if resolved:
+        resolved.keep(name, record)
+    return network, record
+
+
+def build(application, weights, **arguments):
+    """Build the network and load its weights, or fall back: `backbone` without a memory."""
     record = {"requested": weights, "used": weights, "sha256": None, "reason": None}
     if weights == "none":
         return application(include_top=False, weights=None, **arguments), record
     if weights == "imagenet":
         random_state = random.getstate()
         # Two models that start at once would download into the same file.
-        lock = Path(tempfile.gettempdir()) / f"keras-{application.__name__}-{os.getuid()}.lock"
+        lock = Path(tempfile.gettempdir()) / f"keras-weights-{os.getuid()}.lock"
         try:
             with filelock.FileLock(lock), patience(TIMEOUT):
+                remove_broken(cache())
                 network = application(include_top=False, weights="imagenet", **arguments)
         # Keras raises a bare Exception where the download fails, and OSError or ValueError for a damaged file.
         except Exception as error:
             # The failed attempt drew initial values; without it the fallback equals weights="none", seed by seed.
             random.setstate(random_state)
             reason = f"ImageNet weights could not be had ({type(error).__name__}: {str(error)[:200]})"
-            network, _ = backbone(application, "none", **arguments)
+            network, _ = build(application, "none", **arguments)
             return network, record | {"used": "none", "reason": reason}
         return network, record | {"sha256": digest(network)}
     path = Path(weights).expanduser()

@@ -1,6 +1,8 @@
 """Training: it can be stopped at any moment, and what it leaves on disk is what it was."""
 
+import hashlib
 import json
+import struct
 import subprocess
 import sys
 
@@ -31,11 +33,12 @@ PARAMETERS = {
     "epochs": 4,
 }
 
-#: A training in a process of its own, killed in the middle of an epoch where argv[2] names one.
+#: A training in a process of its own, killed where argv[2] says: in the middle of an epoch (its number), while
+#: the state of the third epoch is written ("state"), between two files of the evaluation ("evaluation"), or never.
 SCRIPT = """
 import json, os, sys
 import keras
-from fer_utils import evaluation, fitting, session
+from fer_utils import evaluation, fitting, session, state
 
 parameters = json.loads(sys.argv[1])
 session.begin(parameters)
@@ -50,12 +53,24 @@ network = keras.Sequential([
     keras.layers.Flatten(),
     keras.layers.Dense(7, activation="softmax"),
 ])
-killed_in = int(sys.argv[2])
+killed_in = sys.argv[2]
+
+def half(path, **arrays):
+    # Half a file, as of one who is killed, after two whole epochs.
+    if "epoch-003" in str(path):
+        path.write_bytes(bytes(1000))
+        os.kill(os.getpid(), 9)
+    savez(path, **arrays)
+
+if killed_in == "state":
+    savez, state.np.savez = state.np.savez, half
+if killed_in == "evaluation":
+    evaluation.write_json = lambda *a: os.kill(os.getpid(), 9)
 
 class Kill(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
-        if self.params and batch == 1 and self.epoch == killed_in:
-            os._exit(9)
+        if batch == 1 and str(self.epoch) == killed_in:
+            os.kill(os.getpid(), 9)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -65,13 +80,13 @@ network.fit = lambda *a, callbacks, **k: fit(*a, callbacks=[*callbacks, Kill()],
 fitting.fit(run, network, augmentation={"rotation_range": 10, "horizontal_flip": True}, batch_size=32,
              learning_rate=parameters.get('learning_rate', 0.01), plateau_factor=0.5, plateau_patience=1)
 print(evaluation.evaluate(run, network))
-if killed_in == -2:
+if killed_in == "twice":
     evaluation.evaluate(run, network)
 print(evaluation.closing_sentence(run))
 """
 
 
-def train(out, killed_in=-1, **changes):
+def train(out, killed_in="never", **changes):
     parameters = json.dumps(PARAMETERS | {"out": str(out)} | changes)
     command = [sys.executable, "-c", SCRIPT, parameters, str(killed_in)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -88,7 +103,7 @@ def whole(tmp_path_factory):
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
     out = tmp_path_factory.mktemp("resumed")
-    assert train(out, killed_in=2).returncode == 9
+    assert train(out, killed_in=2).returncode == -9
     done = train(out)
     assert done.returncode == 0, done.stderr
     return out / "tiny" / "seed-3", done.stdout
@@ -98,9 +113,34 @@ def test_a_killed_training_goes_on_to_the_same_weights_and_history(whole, resume
     assert "2 of 4 epochs were trained before" in resumed[1]
     assert (whole[0] / "history.csv").read_bytes() == (resumed[0] / "history.csv").read_bytes()
     assert (whole[0] / "model.weights.h5").read_bytes() == (resumed[0] / "model.weights.h5").read_bytes()
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(whole[0] / "predictions.parquet"), pd.read_parquet(resumed[0] / "predictions.parquet")
-    )
+    # The file too, byte for byte: it holds no time and no path.
+    assert (whole[0] / "predictions.parquet").read_bytes() == (resumed[0] / "predictions.parquet").read_bytes()
+
+
+def test_a_kill_in_the_writing_of_state_or_results_costs_an_epoch_at_most(whole, tmp_path):
+    folder, states = tmp_path / "tiny" / "seed-3", tmp_path / ".training" / "tiny" / "seed-3"
+    assert train(tmp_path, killed_in="state").returncode == -9
+    assert list(states.rglob(".*.unfinished"))
+    # One who finished an earlier training may have left a record here.
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"data": read_model(whole[0]).record["data"]}))
+    killed = train(tmp_path, killed_in="evaluation")
+    assert killed.returncode == -9 and "2 of 4 epochs were trained before" in killed.stdout
+    # What is half evaluated has no record.
+    assert (folder / "predictions.parquet").exists() and not (folder / "run.json").exists()
+    done = train(tmp_path)
+    assert "4 of 4 epochs were trained before" in done.stdout
+    for name in ("history.csv", "predictions.parquet", "model.weights.h5"):
+        assert (folder / name).read_bytes() == (whole[0] / name).read_bytes()
+    assert not list(tmp_path.rglob(".*.unfinished"))
+
+
+def test_predictions_are_hashed_by_value(whole):
+    sha = hashlib.sha256()
+    for line in pd.read_parquet(whole[0] / "predictions.parquet").itertuples(index=False):
+        image, usage, label, *values = line
+        sha.update(f"{image}\t{usage}\t{label}\t{struct.pack('>7f', *values).hex()}\n".encode())
+    assert read_model(whole[0]).record["predictions_sha256"] == sha.hexdigest()
 
 
 def test_the_record_says_where_each_epoch_was_trained(resumed):
@@ -113,8 +153,14 @@ def test_a_finished_training_is_not_done_again_whatever_was_tried_in_between(res
     out = resumed[0].parent.parent
     before = (resumed[0] / "history.csv").read_bytes()
     # Another learning rate is another training; a shorter one too, which cannot be had from the longer one's state.
-    for changes in ({"learning_rate": 0.02}, {"epochs": 2}):
-        assert "trained before" not in train(out, **changes).stdout
+    for changes, said in (
+        ({"learning_rate": 0.02}, "differs from the last one here in: learning_rate 0.01 -> 0.02."),
+        ({"epochs": 2}, "differs from the last one here in: learning_rate 0.02 -> 0.01."),
+    ):
+        printed = train(out, **changes).stdout
+        assert "epochs were trained before" not in printed
+        assert said in printed
+        assert ".training/tiny/seed-3/state-... in the run folder" in printed
         assert (resumed[0] / "history.csv").read_bytes() != before
     done = train(out)
     assert "4 of 4 epochs were trained before" in done.stdout
@@ -128,7 +174,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(whole, tmp_path):
 
 
 def test_evaluating_twice_gives_the_same(whole, tmp_path):
-    assert train(tmp_path, killed_in=-2).returncode == 0
+    assert train(tmp_path, killed_in="twice").returncode == 0
     assert (tmp_path / "tiny" / "seed-3" / "metrics.json").read_text() == (whole[0] / "metrics.json").read_text()
 
 

@@ -72,8 +72,8 @@ def project(fresh):
     """The project after a run in which one model failed, and after the run that tried it again."""
     broken = fresh.root / "notebooks" / "03_resnet50.ipynb"
     sound = broken.read_text()
-    assert "weights, input_shape=" in sound
-    broken.write_text(sound.replace("weights, input_shape=", "'/nowhere/weights.h5', input_shape="))
+    assert "weights, resolved=" in sound
+    broken.write_text(sound.replace("weights, resolved=", "'/nowhere/weights.h5', resolved="))
     fresh.first = fresh.run("--data", "synthetic", "--jobs", "2")
     fresh.first_run = read_run(fresh.out)
     fresh.first_report = (fresh.out / "report.html").read_text() if fresh.first.returncode == 1 else ""
