@@ -395,7 +395,8 @@ def test_trainings_on_different_data_are_not_one_run(tmp_path):
 
 
 def test_header_states_the_run(tmp_path):
-    page = build(plant(tmp_path, git={"commit": "abcdef0123456789", "dirty": True}))
+    changes = {"git": {"commit": "abcdef0123456789", "dirty": True}, "predictions_sha256": "0123456789abcdef" * 4}
+    page = build(plant(tmp_path, **changes))
     facts = {text_of(d.dt): text_of(d.dd) for d in page.select("dl.facts div")}
     assert facts["Profile"] == "paper" and facts["Seeds"] == "0"
     assert facts["Data"] == "fer2013.zip (fer2013-kaggle-jpeg, 700 images)"
@@ -408,8 +409,8 @@ def test_header_states_the_run(tmp_path):
     assert facts["Command"] == "./run_all.sh --profile paper"
     rows = [[text_of(c) for c in row.find_all(["th", "td"])] for row in page.select("header tbody tr")]
     assert rows == [
-        ["Traditional CNN", "0", "random", "234", "45 of 45", "3", "58 min"],
-        ["ResNet-50", "0", "ImageNet", "234", "45 of 45", "3", "58 min"],
+        ["Traditional CNN", "0", "random", "234", "45 of 45", "3", "58 min", "0123456789abcdef"],
+        ["ResNet-50", "0", "ImageNet", "234", "45 of 45", "3", "58 min", "0123456789abcdef"],
     ]
 
 
