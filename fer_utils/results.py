@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_utils.constants import PROBABILITY_COLUMNS, THESIS_SETTINGS
+from fer_utils.constants import PROBABILITY_COLUMNS
 from fer_utils.errors import ResultsError
 
 #: What a model's notebook leaves and the findings need; the model files themselves are not among them.
@@ -87,13 +87,6 @@ class ModelResult:
     def final_part(self):
         """The part on which the final figure is reported: ``private`` (sound) or ``test`` (thesis)."""
         return "private" if self.record["protocol"] == "sound" else "test"
-
-    @property
-    def paper_run(self):
-        """Whether this training is one that the thesis's numbers can be held against."""
-        record = self.record
-        as_stated = all(record["parameters"].get(name) == value for name, value in THESIS_SETTINGS.items())
-        return record["profile"] == "paper" and record["data"]["known"] and not record["shortened"] and as_stated
 
     @property
     def pretrained(self):
