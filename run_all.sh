@@ -92,5 +92,10 @@ case "${1:-}" in
     exec python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$root" \
       --LabApp.default_url=/lab/tree/notebooks "$@"
     ;;
+  benchmark)
+    shift
+    cd "$root"
+    exec python -m fer_utils.benchmark "$@"
+    ;;
   *) exec python -m fer_utils.batch "$@" ;;
 esac

@@ -60,15 +60,7 @@ def fit(
     run.augmentation = augmentations.check(augmentation)
     for layer in batch_normalizations(network) if batch_norm_momentum else ():
         layer.momentum = batch_norm_momentum
-    network.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
-        loss=keras.losses.CategoricalCrossentropy(),
-        metrics=epoch_metrics(),
-        # XLA pays on a GPU and slows training on a CPU.
-        jit_compile="auto" if run.device["kind"] == "GPU" else False,
-    )
-    # Only a built optimizer takes its state back.
-    network.optimizer.build(network.trainable_variables)
+    compile_network(network, learning_rate, run.device["kind"])
     per_class = p["epoch_images_per_class"] or p["test_images_per_class"]
     scored = splits.split(dataset, p["protocol"], test_images_per_class=per_class).test
     settings = {
@@ -166,6 +158,28 @@ def check_weights(weights):
             f"this folder's trainings begin with the weights {weights['requested']!r}, which cannot be had now: "
             f"{weights['absent']}. Get them back, give other weights, or choose another folder (out)"
         )
+
+
+def compile_network(network, learning_rate, device):
+    """Compile a network as Table 5.1 says.
+
+    Parameters
+    ----------
+    network : keras.Model
+    learning_rate : float
+        Adam's, at the start.
+    device : {"CPU", "GPU"}
+        What it will be trained on.
+    """
+    network.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.CategoricalCrossentropy(),
+        metrics=epoch_metrics(),
+        # XLA pays on a GPU and slows training on a CPU.
+        jit_compile="auto" if device == "GPU" else False,
+    )
+    # Only a built optimizer takes its state back.
+    network.optimizer.build(network.trainable_variables)
 
 
 def batch_normalizations(network):

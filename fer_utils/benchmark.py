@@ -1,0 +1,260 @@
+"""Speed, side by side: ``./run_all.sh benchmark``.
+
+Two ways to train the same network run in a process each and take turns, so that whatever else slows the machine slows
+both. What counts is the ratio of each pair; its median has a 95% bootstrap interval, and where that interval holds the
+goal inside, the benchmark has not answered.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from fer_utils import provenance
+from fer_utils.errors import ConfigError, FerError
+from fer_utils.files import write_json, write_text
+from fer_utils.paths import project_root
+from fer_utils.planning import choose_models, read_config
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is measured against what.
+
+    Attributes
+    ----------
+    about : str
+        One sentence for the table.
+    ours, other : str
+        Sides, as `fer_utils.benchmark_sides.SIDES` names them.
+    goal : dict of str to float
+        The least ratio of speeds, ours over the other's, by model; ``""`` is for all others.
+    """
+
+    about: str
+    ours: str
+    other: str
+    goal: dict
+
+
+COMPARISONS = {
+    "ceiling": Comparison(
+        "Images a second of our whole pipeline, over those of `fit` on one batch repeated from memory.",
+        "pipeline",
+        "repeated",
+        {"": 0.97},
+    ),
+    "generator": Comparison(
+        "Images a second of ours, over those of stock Keras fed by ImageDataGenerator from folders of images.",
+        "pipeline",
+        "generator",
+        {"": 1.0, "mobilenet_v3": 2.0},
+    ),
+    "pytorch": Comparison(
+        "Images a second of ours, pipeline and metrics included, over those of PyTorch on one batch repeated from "
+        "memory (channels last, the better of float32 and bfloat16 autocast).",
+        "pipeline",
+        "pytorch",
+        {"": 1.0},
+    ),
+    "resume": Comparison(
+        "Images a second of epochs with exact resume (keyed order, deterministic operations, state kept), over those "
+        "of plain `fit` on the same arrays; no augmentation, the same scoring after each epoch.",
+        "resumable",
+        "plain",
+        {"": 0.97},
+    ),
+}
+
+
+def ratio_interval(ours, other):
+    """Median ratio of paired speeds with its 95% interval.
+
+    Parameters
+    ----------
+    ours, other : sequence of float
+        Seconds of the same work, in pairs.
+
+    Returns
+    -------
+    ratio, low, high : float
+        How many times as fast ours is; bootstrap over the pairs (percentile).
+    """
+    ratios = np.asarray(other, dtype=float) / np.asarray(ours, dtype=float)
+    if len(ratios) < 2 or np.ptp(ratios) == 0:
+        return float(np.median(ratios)), float(ratios.min()), float(ratios.max())
+    found = bootstrap((ratios,), np.median, method="percentile", n_resamples=9999, rng=np.random.default_rng(0))
+    return float(np.median(ratios)), float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def verdict(low, high, goal):
+    """Say whether an interval meets a goal: ``yes``, ``no``, or ``inconclusive`` where it straddles it."""
+    if low >= goal:
+        return "yes"
+    return "no" if high < goal else "inconclusive"
+
+
+class Side:
+    """One way to train, in a process of its own that works only when it is asked to.
+
+    Parameters
+    ----------
+    options : dict
+        What `fer_utils.benchmark_sides.main` takes.
+    log : path
+        Where its messages go.
+    """
+
+    def __init__(self, options, log):
+        with open(log, "ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fer_utils.benchmark_sides", json.dumps(options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
+        self.log = log
+        self.ready = self.answer()
+
+    def answer(self):
+        """Read a line of JSON from it.
+
+        Raises
+        ------
+        ConfigError
+            If it ended instead.
+        """
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise ConfigError(f"a side of the benchmark ended with status {self.process.wait()}; its messages: {self.log}")
+
+    def measure(self):
+        """Let it work for one measurement; return the seconds."""
+        print("go", file=self.process.stdin, flush=True)
+        return self.answer()["seconds"]
+
+    def end(self):
+        """Stop it."""
+        self.process.kill()
+        self.process.wait()
+
+
+def compare(name, model, options, folder):
+    """Measure one comparison for one model.
+
+    Returns
+    -------
+    dict
+        A row of the table, with the seconds of every pair.
+    """
+    comparison = COMPARISONS[name]
+    common = {"model": model, "data": options.data, "steps": options.steps, "pairs": options.pairs}
+    common |= {"seconds": options.seconds, "folder": str(folder)}
+    log = folder / f"{name}-{model}.log"
+    ours = Side(common | {"side": comparison.ours}, log)
+    try:
+        # Both do the same work: the first says how many batches make a measurement of the length asked for.
+        other = Side(common | {"side": comparison.other, "steps": ours.ready["steps"]}, log)
+    except BaseException:
+        ours.end()
+        raise
+    try:
+        pairs = []
+        for number in range(options.pairs):
+            order = (ours, other) if number % 2 == 0 else (other, ours)
+            seconds = {side: side.measure() for side in order}
+            pairs.append((seconds[ours], seconds[other]))
+            print(f"  {name}, {model}: pair {number + 1} of {options.pairs}: {pairs[-1][1] / pairs[-1][0]:.3f}")
+    finally:
+        ours.end()
+        other.end()
+    ratio, low, high = ratio_interval(*zip(*pairs, strict=True))
+    goal = comparison.goal.get(model, comparison.goal[""])
+    images = ours.ready["images"]
+    return {
+        "comparison": name,
+        "model": model,
+        "ours": images / float(np.median([a for a, _ in pairs])),
+        "other": images / float(np.median([b for _, b in pairs])),
+        "ratio": ratio,
+        "low": low,
+        "high": high,
+        "goal": goal,
+        "met": verdict(low, high, goal),
+        "note": "; ".join(filter(None, (ours.ready.get("note"), other.ready.get("note")))),
+        "pairs": pairs,
+    }
+
+
+def table(rows):
+    """Return the rows as a Markdown table, one a comparison, with what each compares."""
+    lines = []
+    for name in dict.fromkeys(row["comparison"] for row in rows):
+        lines += [f"## {name}", "", COMPARISONS[name].about, ""]
+        lines += ["| model | ours, images/s | other, images/s | ratio | 95% interval | goal | met | note |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        for row in rows:
+            if row["comparison"] == name:
+                lines.append(
+                    f"| {row['model']} | {row['ours']:.0f} | {row['other']:.0f} | {row['ratio']:.3f} | "
+                    f"{row['low']:.3f} to {row['high']:.3f} | {row['goal']:g} | {row['met']} | {row['note']} |"
+                )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main(arguments=None):
+    """Run the comparisons that the command line names; table and JSON are brought up to date after each."""
+    config = read_config()
+    parser = argparse.ArgumentParser(prog="./run_all.sh benchmark", description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", default=["ceiling", "generator", "resume"], metavar="COMPARISON")
+    parser.add_argument("--models", help=f"with commas; default: {','.join(config['default_models'])}")
+    parser.add_argument("--pairs", type=int, default=10, help="measurements of each side (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of one (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=0, help="batches of one, instead of its length")
+    parser.add_argument("--data", default="synthetic", help="as for a run; speed does not depend on it")
+    parser.add_argument("--out", default="results/benchmark", help="folder (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        unknown = [name for name in options.names if name not in COMPARISONS]
+        if unknown:
+            raise ConfigError(f"no comparison {', '.join(unknown)}; there are {', '.join(COMPARISONS)}")
+        models = choose_models(config, options.models)
+        out = Path(project_root(), options.out)
+        out.mkdir(parents=True, exist_ok=True)
+        about = {
+            "cpu": provenance.cpu_name(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "versions": provenance.versions(),
+            "git": provenance.git(),
+            "command": ["./run_all.sh", "benchmark", *(sys.argv[1:] if arguments is None else arguments)],
+        }
+        rows = []
+        with tempfile.TemporaryDirectory() as folder:
+            for name in options.names:
+                for model in models:
+                    rows.append(compare(name, model, options, Path(folder)))
+                    write_json(out / "benchmark.json", about | {"rows": rows})
+                    write_text(out / "benchmark.md", table(rows))
+                    print(table(rows[-1:]).splitlines()[-1])
+    except FerError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{table(rows)}\n{out / 'benchmark.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""One side of a comparison of `fer_utils.benchmark`: a process that trains for a while whenever it reads a line.
+
+The networks and their augmentation are those of the notebooks, taken from their cells.
+"""
+
+import ast
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import nbformat
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from fer_utils import data as datasets
+from fer_utils import fitting, pipeline, provenance, session, splits
+from fer_utils.callbacks import Progress, ScoreEpoch
+from fer_utils.constants import CLASSES
+from fer_utils.paths import project_root
+from fer_utils.planning import read_config
+
+BATCH = 64
+#: Images that `resume` trains on and scores in an epoch: a fifth of the real ones, so that what an epoch costs beside
+#: its batches weighs five times as much as it does there.
+EPOCH, SCORED = 5_742, 1_436
+#: Images in the folder that `generator` reads.
+IN_FOLDER = 1_400
+
+
+def notebook_names(model):
+    """Execute what a model's notebook defines, without training; weights are random.
+
+    Returns
+    -------
+    dict
+        ``make_model``, ``augmentation`` and the parameters, among others.
+    """
+    entry = read_config()["models"][model]
+    names = {"run": SimpleNamespace(weights={"used": "none"}, resolved=None)}
+    for cell in nbformat.read(project_root() / "notebooks" / entry["notebook"], 4).cells:
+        if cell.cell_type == "code":
+            tree = ast.parse(cell.source)
+            keep = (ast.Import, ast.ImportFrom, ast.FunctionDef)
+            if "parameters" not in cell.metadata.get("tags", ()):
+                tree.body = [n for n in tree.body if isinstance(n, keep) or assigned(n) == "augmentation"]
+            exec(compile(tree, entry["notebook"], "exec"), names)
+    names |= entry.get("parameters") or {}
+    return names | {"weights": "none"}
+
+
+def assigned(node):
+    """Return the name that a statement assigns to, or None."""
+    return getattr(node.targets[0], "id", None) if isinstance(node, ast.Assign) else None
+
+
+class Gate(Progress):
+    """Hold each epoch but the first until a line comes in, and say how long it took."""
+
+    def __init__(self, answer):
+        # What `Progress` shows has no reader here.
+        keras.callbacks.Callback.__init__(self)
+        self.answer = answer
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Wait for the line."""
+        if epoch:
+            sys.stdin.readline()
+        self.started = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Do nothing: there is no progress to show."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Answer with the time; the first epoch builds the graph and does not count."""
+        if epoch:
+            self.answer({"seconds": time.monotonic() - self.started})
+        else:
+            self.answer(self.ready)
+
+
+class Sides:
+    """The ways to train; each method is one side and returns when it is told to stop.
+
+    Parameters
+    ----------
+    options : dict
+        ``model``, ``data``, ``steps`` (0: from ``seconds``), ``seconds``, ``pairs``, ``folder``.
+    answer : callable
+        Takes a dict for the parent process.
+    """
+
+    def __init__(self, options, answer):
+        self.options, self.answer = options, answer
+        self.names = notebook_names(options["model"])
+        self.dataset = datasets.load(options["data"])
+        self.train = splits.split(self.dataset, "sound").train
+        self.gate = Gate(answer)
+
+    def network(self, ours):
+        """Build the notebook's network, compiled as ours is, or as Keras has it."""
+        network = self.names["make_model"]((48, 48, 1), 7)
+        if ours:
+            fitting.compile_network(network, 0.001, "CPU")
+        else:
+            network.compile(
+                optimizer=keras.optimizers.Adam(0.001), loss="categorical_crossentropy", metrics=fitting.epoch_metrics()
+            )
+        return network
+
+    def steps(self, network, batches):
+        """Return how many batches make a measurement; the time of a few says it, where it was not given."""
+        if self.options["steps"]:
+            return self.options["steps"]
+        iterator = iter(batches)
+        for _ in range(2):
+            network.train_on_batch(*next(iterator))
+        started = time.monotonic()
+        for _ in range(3):
+            network.train_on_batch(*next(iterator))
+        return max(2, math.ceil(self.options["seconds"] / ((time.monotonic() - started) / 3)))
+
+    def train_batches(self, network, batches):
+        """Train, a measurement an epoch."""
+        steps = self.steps(network, batches)
+        self.gate.ready = {"steps": steps, "images": steps * BATCH}
+        network.fit(batches, steps_per_epoch=steps, epochs=1 + self.options["pairs"], callbacks=[self.gate], verbose=0)
+
+    def batches(self):
+        """Our pipeline over all training images, for ever long."""
+        return pipeline.training_batches(
+            self.dataset.images[self.train],
+            self.dataset.labels[self.train],
+            batch_size=BATCH,
+            seed=0,
+            settings=self.names["augmentation"],
+            first_epoch=0,
+            epochs=10_000,
+        )
+
+    def pipeline(self):
+        """Ours as `fitting.fit` trains."""
+        session.prepare_device(session.available_cores(), 0, True)
+        self.train_batches(self.network(True), self.batches())
+
+    def repeated(self):
+        """Ours, but for the pipeline: one batch, over and over."""
+        session.prepare_device(session.available_cores(), 0, True)
+        batch = next(iter(self.batches()))
+        self.train_batches(self.network(True), tf.data.Dataset.from_tensors(batch).repeat())
+
+    def generator(self):
+        """As the thesis did it: stock Keras, ImageDataGenerator, folders of images."""
+        folder = Path(self.options["folder"]) / "images"
+        for number in self.train[:: max(1, len(self.train) // IN_FOLDER)]:
+            path = folder / CLASSES[self.dataset.labels[number]] / f"{number}.jpg"
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(self.dataset.images[number]).save(path, quality=95)
+        reader = tf.keras.preprocessing.image.ImageDataGenerator(**self.names["augmentation"])
+        batches = reader.flow_from_directory(
+            folder, target_size=(48, 48), color_mode="grayscale", class_mode="categorical", batch_size=BATCH, seed=0
+        )
+        self.train_batches(self.network(False), EndlessBatches(batches))
+
+    def epochs(self):
+        """Return what `resume` trains on and scores after each epoch."""
+        rng = np.random.default_rng(0)
+        shown = np.sort(rng.choice(self.train, min(EPOCH, len(self.train)), replace=False))
+        return shown, np.flatnonzero(self.dataset.usage != "Training")[:SCORED]
+
+    def plain(self):
+        """Keras's own `fit` on arrays: its shuffling, no state, operations as fast as they come."""
+        session.prepare_device(session.available_cores(), 0, False)
+        shown, scored = self.epochs()
+        images, labels = self.dataset.images[..., np.newaxis], self.dataset.labels
+        score = ScoreEpoch(images[scored], labels[scored], self.dataset.usage[scored] == "PublicTest", "test")
+        self.gate.ready = {"steps": -(-len(shown) // BATCH), "images": len(shown)}
+        self.network(True).fit(
+            images[shown].astype("float32"),
+            keras.utils.to_categorical(labels[shown], len(CLASSES)),
+            batch_size=BATCH,
+            epochs=1 + self.options["pairs"],
+            callbacks=[score, self.gate],
+            verbose=0,
+        )
+
+    def resumable(self):
+        """`fitting.fit` as the notebooks call it, without augmentation."""
+        shown, scored = self.epochs()
+        p = {"seed": 0, "threads": session.available_cores(), "deterministic": True, "protocol": "thesis"}
+        p |= {"model": self.options["model"], "label": "", "epochs": 1 + self.options["pairs"]}
+        p |= {"epoch_images_per_class": 0, "test_images_per_class": 0}
+        device = session.prepare_device(p["threads"], 0, True)
+        run = session.TrainingRun(
+            parameters=p,
+            dataset=self.dataset,
+            split=splits.Split(train=shown, validation=scored, public=scored, private=scored, test=scored),
+            folder=Path(self.options["folder"]),
+            state_folder=Path(self.options["folder"]) / f"state-{self.options['model']}",
+            device=device,
+            started=provenance.now(),
+            lock=None,
+            resolved=None,
+        )
+        self.gate.ready = {"steps": -(-len(shown) // BATCH), "images": len(shown)}
+        # The last of fit's callbacks gives way to the one that takes the time; the images scored are as few as beside.
+        fitting.Progress = lambda *_: self.gate
+        fitting.splits.split = lambda *_, **__: run.split
+        fitting.fit(
+            run,
+            self.names["make_model"]((48, 48, 1), 7),
+            augmentation={},
+            batch_size=BATCH,
+            learning_rate=0.001,
+            plateau_factor=0.2,
+            plateau_patience=5,
+        )
+
+    def pytorch(self):
+        """Train the same network in PyTorch."""
+        from fer_utils import benchmark_torch
+
+        benchmark_torch.train(self.options, self.names, self.answer)
+
+
+class EndlessBatches(keras.utils.PyDataset):
+    """A generator of batches that starts over at its end, for `fit` with ``steps_per_epoch``."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return 1_000_000
+
+    def __getitem__(self, number):
+        return self.batches[number % len(self.batches)]
+
+
+SIDES = ("pipeline", "repeated", "generator", "plain", "resumable", "pytorch")
+
+
+def main():
+    """Be the side that the command line names."""
+    options = json.loads(sys.argv[1])
+    # What the libraries print goes to the log, the answers to the parent.
+    out, sys.stdout = sys.stdout, sys.stderr
+
+    def answer(value):
+        print(json.dumps(value), file=out, flush=True)
+
+    getattr(Sides(options, answer), options["side"])()
+
+
+if __name__ == "__main__":
+    main()
