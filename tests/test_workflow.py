@@ -48,6 +48,8 @@ class Project:
             "PYTHONPATH": str(self.root),
             "FER_CACHE": str(folder / "cache"),
             "TF_CPP_MIN_LOG_LEVEL": "3",
+            # Nobody can write there, not even root.
+            "HOME": "/proc/no-home",
         }
         self.environment.pop("FER2013_DATA", None)
 

@@ -107,7 +107,7 @@ def kill_after_epoch(command, out, target, delay, log, environment=None):
 def one_model(model, options, folder):
     """Make the two runs of a model and compare them."""
     rng = random.Random(f"{options.seed} {model}")
-    epochs = options.epochs or 2 * options.kills + 2
+    epochs = options.epochs or 3 * options.kills + 3
     settings = [f"epochs={epochs}", f"images_per_class={options.images}", f"threads={options.threads}"]
     settings += [f"test_images_per_class={options.images}", *options.set]
     base = [str(ROOT / "run_all.sh"), "--data", options.data, "--profile", "smoke", "--models", model]
@@ -153,10 +153,10 @@ def main():
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--kills", type=int, default=5, help="for each model (default 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--epochs", type=int, help="default: twice the kills and two")
+    parser.add_argument("--epochs", type=int, help="default: three times the kills and three")
     parser.add_argument("--images", type=int, default=8, help="of each class (default 8)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--delay", type=float, default=2.0, help="seconds, at most, from the new epoch to the kill")
+    parser.add_argument("--delay", type=float, default=1.0, help="seconds, at most, from the new epoch to the kill")
     parser.add_argument("--at-once", type=int, default=2, help="models at the same time (default 2)")
     parser.add_argument("--data", default="synthetic")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
