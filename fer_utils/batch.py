@@ -1,4 +1,4 @@
-"""The batch run behind `../run_all.sh``: choose profile, data and models, write the plan, call Snakemake."""
+"""The batch run behind ``./run_all.sh``: choose profile, data and models, write the plan, call Snakemake."""
 
 import argparse
 import fcntl
@@ -181,7 +181,7 @@ def finish(out, status):
 
 
 def publish(out):
-    """Copy a run's figures to `.figures/``, with a note that says what made them.
+    """Copy a run's figures to ``figures/``, with a note that says what made them.
 
     Raises
     ------
@@ -204,10 +204,10 @@ def publish(out):
     lines = [
         "# Published figures",
         "",
-        f"Made by `.command}`, copied here with `--publish`.",
+        f"Made by `{command}`, copied here with `--publish`.",
         "",
         f"- profile: {run.plan['profile']} ({run.plan['about']})",
-        f"- data: {run.plan['data_variant']}, fingerprint `.run.plan['data_sha256']}`",
+        f"- data: {run.plan['data_variant']}, fingerprint `{run.plan['data_sha256']}`",
         f"- code: {'; '.join(sorted({commit_text(m.record) for m in run.models}))}",
         f"- device: {', '.join(sorted({m.record['device']['kind'] for m in run.models}))}",
         f"- models: {'; '.join(models)}",
@@ -232,7 +232,7 @@ def newest_run():
 
 
 def make_report(arguments):
-    """Make figures and report of a run again, without training: `../run_all.sh report``."""
+    """Make figures and report of a run again, without training: ``./run_all.sh report``."""
     parser = argparse.ArgumentParser(prog="./run_all.sh report", allow_abbrev=False)
     parser.add_argument("--out", metavar="DIR", help="run folder; default: the newest under results/")
     parser.add_argument("--publish", action="store_true", help="copy the figures to figures/ of the project")
@@ -261,7 +261,7 @@ def make_page(out, plan, lock, options, extra, status=0):
 
 
 def make_run(arguments):
-    """Run the workflow: `../run_all.sh`` with options."""
+    """Run the workflow: ``./run_all.sh`` with options."""
     command = shlex.join(["./run_all.sh", *arguments])
     extra = []
     if "--" in arguments:
