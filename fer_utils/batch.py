@@ -68,6 +68,7 @@ def hold(out):
     if not wait_for_jobs(out):
         raise ConfigError(f"{out}: jobs of a run that is gone are still at work in this folder; end them or wait")
     remove_unfinished(out)
+    replace_home(out)
     return lock
 
 
@@ -84,6 +85,17 @@ def wait_for_jobs(out, seconds=PATIENCE):
                 if time.monotonic() > give_up:
                     return False
                 time.sleep(0.1)
+
+
+def replace_home(out):
+    """Give Jupyter, Snakemake and matplotlib a place in the run folder where the home folder cannot be written."""
+    if os.access(Path.home(), os.W_OK):
+        return
+    for variable in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"):
+        if variable not in os.environ:
+            folder = out / ".home" / variable.lower()
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ[variable] = str(folder)
 
 
 def snakemake(out, rules, plan, lock, extra=()):

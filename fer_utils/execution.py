@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ from fer_utils.paths import project_root
 from fer_utils.progress import Watch, duration, name_of, say
 from fer_utils.resolved import Resolved
 from fer_utils.results import read_json
+
+#: Set when this process is about to end: that its kernel dies before it is no failure of the notebook.
+STOPPING = threading.Event()
 
 #: Locked by every job of a run while it works, so that the next run can wait until the last of them has gone.
 JOBS = ".training/jobs.lock"
@@ -80,7 +84,7 @@ def execute(notebook, target, parameters, kernel, work):
     # Not in the main thread: there nbclient would take the signals for itself, and a notebook that was stopped would
     # look like one whose kernel died.
     with quiet(work.with_suffix(".log")), ThreadPoolExecutor(1) as pool:
-        pool.submit(
+        job = pool.submit(
             papermill.execute_notebook,
             notebook,
             work,
@@ -89,7 +93,14 @@ def execute(notebook, target, parameters, kernel, work):
             progress_bar=False,
             cwd=project_root(),
             start_timeout=300,
-        ).result()
+        )
+        try:
+            job.result()
+        except Exception:
+            # The process ends while this waits.
+            while STOPPING.is_set():
+                time.sleep(1)
+            raise
     target.parent.mkdir(parents=True, exist_ok=True)
     move(work, target)
 
@@ -172,6 +183,7 @@ def run_model(plan, out, entry, threads):
 
 def stop(status):
     """End this job and its kernel at once. What they were writing is not in its place yet."""
+    STOPPING.set()
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()

@@ -95,42 +95,47 @@ def backbone(application, weights, *, resolved=None, **arguments):
             f"As when the trainings in this folder began, {application.__name__} starts from random values. To ask for "
             f"the weights again, delete {resolved.place} or choose another folder (out)."
         )
-        return build(application, "none", **arguments)[0], before
+        return build(application, weights, offline=True, **arguments)[0], before
     try:
         network, record = build(application, weights, **arguments)
         absent = record["reason"]
     except ConfigError as error:
         if not before:
             raise
-        absent = str(error)
+        network, absent = application(include_top=False, weights=None, **arguments), str(error)
     if before and absent:
-        network, _ = build(application, "none", **arguments)
         return network, before | {"absent": absent}
     if resolved:
         resolved.keep(name, record)
     return network, record
 
 
-def build(application, weights, **arguments):
-    """Build the network and load its weights, or fall back: `backbone` without a memory."""
+def build(application, weights, *, offline=False, **arguments):
+    """Build the network and load its weights, or fall back: `backbone` without a memory.
+
+    The names of layers, which Keras numbers as they are made, and the random values of those to come are the same
+    whether or not the published weights can be had, and with `offline` too, where nobody is asked for them: a state
+    is kept under these names.
+    """
     record = {"requested": weights, "used": weights, "sha256": None, "reason": None}
     if weights == "none":
         return application(include_top=False, weights=None, **arguments), record
     if weights == "imagenet":
+        network = application(include_top=False, weights=None, **arguments)
         random_state = random.getstate()
         # Two models that start at once would download into the same file.
         lock = Path(tempfile.gettempdir()) / f"keras-weights-{os.getuid()}.lock"
         try:
             with filelock.FileLock(lock), patience(TIMEOUT):
                 remove_broken(cache())
-                network = application(include_top=False, weights="imagenet", **arguments)
+                donor = application(include_top=False, weights=None if offline else "imagenet", **arguments)
+            network.set_weights(donor.get_weights())
         # Keras raises a bare Exception where the download fails, and OSError or ValueError for a damaged file.
         except Exception as error:
-            # The failed attempt drew initial values; without it the fallback equals weights="none", seed by seed.
-            random.setstate(random_state)
             reason = f"ImageNet weights could not be had ({type(error).__name__}: {str(error)[:200]})"
-            network, _ = build(application, "none", **arguments)
             return network, record | {"used": "none", "reason": reason}
+        finally:
+            random.setstate(random_state)
         return network, record | {"sha256": digest(network)}
     path = Path(weights).expanduser()
     if not path.is_file():

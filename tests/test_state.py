@@ -125,6 +125,35 @@ def test_weights_that_come_later_change_nothing(tmp_path):
     assert record["used"] == "imagenet"
 
 
+def names(head):
+    """Names of the layers of a base, and of a layer made after it."""
+    base, _ = head
+    return [layer.name for layer in base.layers], keras.layers.Dense(1).name
+
+
+def test_layers_are_named_the_same_whether_weights_come_or_not(tmp_path):
+    """A state is kept under the names; MobileNet-V3's were others when it went on after the weights had not come."""
+
+    def unnamed(include_top, weights, input_shape):
+        network = keras.Sequential([keras.Input(input_shape), keras.layers.Dense(2), keras.layers.Dense(2)])
+        if weights == "imagenet" and not online:
+            raise Exception("URL fetch failure")
+        return network
+
+    def made(resolved):
+        keras.utils.clear_session()
+        return names(weights.backbone(unnamed, "imagenet", resolved=resolved, input_shape=(3,)))
+
+    online = False
+    without = made(Resolved(tmp_path))
+    assert made(begun(tmp_path)) == without
+    (tmp_path / "new").mkdir()
+    online = True
+    assert made(Resolved(tmp_path / "new")) == without
+    online = False
+    assert made(begun(tmp_path / "new")) == without
+
+
 def test_weights_that_are_gone_do_not_stop_a_training_that_goes_on(tmp_path):
     path = tmp_path / "mine.weights.h5"
     weights.backbone(tiny, "none", input_shape=(8, 8, 3))[0].save_weights(path)

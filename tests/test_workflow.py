@@ -3,19 +3,34 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from faults.kill import kill_after_epoch
 
 from fer_utils.paths import project_root
-from fer_utils.results import read_run
+from fer_utils.results import read_model, read_run
 
 pytestmark = pytest.mark.slow
 
 MODELS = ["traditional_cnn", "resnet50", "vgg16", "mobilenet_v3"]
+
+
+ALONE = """
+import json, sys
+
+for name, parameters in json.loads(sys.argv[1]):
+    space = {}
+    for cell in json.load(open(name, encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), space)
+        if "parameters" in cell["metadata"].get("tags", []):
+            space |= parameters
+        if "evaluation.evaluate" in "".join(cell["source"]):
+            break
+"""
 
 
 class Project:
@@ -33,6 +48,8 @@ class Project:
             "PYTHONPATH": str(self.root),
             "FER_CACHE": str(folder / "cache"),
             "TF_CPP_MIN_LOG_LEVEL": "3",
+            # Nobody can write there, not even root.
+            "HOME": "/proc/no-home",
         }
         self.environment.pop("FER2013_DATA", None)
 
@@ -49,6 +66,20 @@ class Project:
             text=True,
             timeout=900,
         )
+
+    def train_alone(self, entries, threads, out):
+        """Execute the code of models' notebooks in one process, without papermill, Snakemake or a kernel."""
+        changed = {"out": str(out), "threads": threads}
+        notebooks = [[entry["notebook"], entry["parameters"] | changed] for entry in entries]
+        done = subprocess.run(
+            [sys.executable, "-c", ALONE, json.dumps(notebooks)],
+            cwd=self.root / "notebooks",
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        assert done.returncode == 0, done.stderr
 
     @property
     def out(self):
@@ -104,6 +135,17 @@ def test_the_next_call_tries_the_failed_ones_and_keeps_the_others(project):
     assert after["findings/notebook.ipynb"] > before["findings/notebook.ipynb"]
 
 
+def test_all_four_networks_give_the_same_predictions_again_and_beside_others(project, tmp_path):
+    """Two at a time in kernels of their own, and one after the other in a single process."""
+    run = read_run(project.out)
+    threads = {model.record["device"]["threads"] for model in run.models}
+    assert len(threads) == 1 and run.plan["jobs"] == 2
+    project.train_alone(run.plan["models"], threads.pop(), tmp_path)
+    again = {model: read_model(tmp_path / model / "seed-0").record["predictions_sha256"] for model in MODELS}
+    assert again == {model.model: model.record["predictions_sha256"] for model in run.models}
+    assert len(set(again.values())) == len(MODELS)
+
+
 def test_the_report_says_on_its_face_what_it_is(project):
     report = (project.out / "report.html").read_text()
     assert "SYNTHETIC" in report.upper() and "SMOKE" in report.upper()
@@ -149,26 +191,22 @@ def test_figures_and_report_are_rebuilt_from_predictions_alone(project):
     assert not list(project.out.glob("*/seed-*/model.*"))
 
 
-def test_a_run_that_is_killed_goes_on_where_it_stopped(fresh):
-    out = fresh.root / "results" / "killed"
-    arguments = ["--data", "synthetic", "--models", "traditional_cnn", "--set", "epochs=12", "--out", str(out)]
-    first = subprocess.Popen(
-        fresh.command(*arguments),
-        cwd=fresh.elsewhere,
-        env=fresh.environment,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    states = out / ".training" / "traditional_cnn" / "seed-0"
-    deadline = time.monotonic() + 300
-    while not any(json.loads(path.read_text())["epoch"] >= 2 for path in states.glob("state-*/state.json")):
-        assert time.monotonic() < deadline and first.poll() is None
-        time.sleep(0.2)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+def test_a_run_that_is_killed_twice_leaves_what_one_that_is_not_leaves(fresh, tmp_path):
+    out, log = fresh.root / "results" / "killed", tmp_path / "log.txt"
+    arguments = ["--data", "synthetic", "--models", "traditional_cnn", "--set", "epochs=6", "--out", str(out)]
+    command = ["env", "-C", str(fresh.elsewhere), *fresh.command(*arguments)]
+    for target, delay in (("group", 0.3), ("snakemake", 0.0)):
+        kill = kill_after_epoch(command, out, target, delay, log, fresh.environment)
+        assert kill and kill["status"] == {"group": -9, "snakemake": 137}[target], log.read_text()
+        # Kernels too, which are in no process group of the run's.
+        assert not kill["left"]
     done = fresh.run(*arguments)
     assert done.returncode == 0, done.stdout
-    record = read_run(out).models[0].record
-    assert record["epochs"]["run"] == 12
-    assert len(record["segments"]) == 2
-    assert record["segments"][1]["first_epoch"] == record["segments"][0]["last_epoch"] + 1 > 2
+    run = read_run(out)
+    segments = run.models[0].record["segments"]
+    assert len(segments) == 3 and run.models[0].record["epochs"]["run"] == 6
+    assert [s["first_epoch"] for s in segments] == [1, segments[0]["last_epoch"] + 1, segments[1]["last_epoch"] + 1]
+    fresh.train_alone(run.plan["models"], run.models[0].record["device"]["threads"], tmp_path)
+    for name in ("history.csv", "predictions.parquet", "model.weights.h5"):
+        alone = tmp_path / "traditional_cnn" / "seed-0" / name
+        assert alone.read_bytes() == (run.models[0].folder / name).read_bytes()

@@ -1,0 +1,178 @@
+#!/usr/bin/env python
+"""Faults of a whole run that take longer than the test suite may: each case a real `./run_all.sh`.
+
+    .venv/bin/python tests/faults/runs.py            # all of them
+    .venv/bin/python tests/faults/runs.py stop nan
+
+Each case prints what it found; the exit status is 1 if one of them is not as docs/faults.md says.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+# PYTHONSAFEPATH, which run_all.sh sets, leaves a script's own folder out.
+sys.path.insert(0, str(Path(__file__).parent))
+from kill import LIMIT, ROOT, finished_epochs, sha256  # noqa: E402
+
+SMALL = ["--set", "images_per_class=8", "--set", "test_images_per_class=8", "--set", "threads=1"]
+
+
+def command(out, *arguments, models="traditional_cnn", epochs=3):
+    base = [str(ROOT / "run_all.sh"), "--data", "synthetic", "--profile", "smoke", "--models", models]
+    return [*base, *SMALL, "--set", f"epochs={epochs}", "--out", str(out), *arguments]
+
+
+def run(words, **changes):
+    """Return a command's exit status and all that it printed."""
+    environment = os.environ | changes
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, env=environment)
+    return done.returncode, done.stdout + done.stderr
+
+
+def check(what, true, shown=""):
+    print(f"  {'ok' if true else 'FAILED'}: {what}", flush=True)
+    if not true:
+        print(shown[-3000:])
+    return bool(true)
+
+
+def begin(out, epochs, log):
+    """Start a run in a process group of its own and wait for its first epoch."""
+    with open(log, "wb") as file:
+        process = psutil.Popen(command(out, epochs=epochs), stdout=file, stderr=file, start_new_session=True)
+    before = finished_epochs(out)
+    while finished_epochs(out) <= before and process.poll() is None:
+        time.sleep(0.1)
+    return process
+
+
+def stop(folder):
+    """Ctrl-C, SIGTERM to the run alone, a terminal that is closed; then the same command goes on."""
+    out, log, good = folder / "out", folder / "log.txt", True
+    for number, to_group in ((signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, True)):
+        process = begin(out, 12, log)
+        everyone = process.children(recursive=True)
+        (os.killpg if to_group else os.kill)(process.pid, number)
+        status = process.wait(60)
+        left = psutil.wait_procs(everyone, timeout=5)[1]
+        text = log.read_text()
+        good &= check(f"{number.name}: exit {status}", status == 128 + number, text)
+        good &= check("nothing of it is left", not left, str(left))
+        good &= check("it says that nothing is lost", "Nothing that was finished is lost" in text, text)
+        good &= check("it is no failure of the model", "FAILED" not in text, text)
+    status, text = run(command(out, epochs=12))
+    return good & check("the same command ends well", status == 0, text)
+
+
+def two(folder):
+    """Two runs at once in one folder."""
+    out = folder / "out"
+    process = begin(out, 6, folder / "log.txt")
+    status, text = run(command(out, epochs=6))
+    good = check(f"the second is refused: exit {status}", status == 2 and "another run is at work" in text, text)
+    return good & check("the first ends well", process.wait(LIMIT) == 0, (folder / "log.txt").read_text())
+
+
+def nan(folder):
+    """A loss that is no number."""
+    status, text = run(command(folder / "out", "--set", "learning_rate=1e30"))
+    return check(f"exit {status}, and it is said", status == 1 and "the training diverged" in text, text)
+
+
+def disk(folder):
+    """A disk that is full at several moments, and then is not."""
+    out = folder / "disk"
+    out.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(out)], capture_output=True).returncode:
+        print("  skipped: needs the right to mount a tmpfs")
+        return True
+    good = True
+    try:
+        for size in (1, 4, 12, 30, 50, 70):
+            subprocess.run(["mount", "-o", f"remount,size={size}m", str(out)], check=True)
+            status, text = run(command(out))
+            said = [line for line in text.splitlines() if "space" in line or "disk is full" in line]
+            good &= check(f"{size} MB: exit {status}, {finished_epochs(out)} epochs: {said[:1]}", status and said, text)
+        subprocess.run(["mount", "-o", "remount,size=2g", str(out)], check=True)
+        status, text = run(command(out))
+        good &= check("with room again the same command ends well", status == 0, text)
+    finally:
+        subprocess.run(["umount", "-l", str(out)], check=True)
+    return good
+
+
+def home(folder):
+    """A home folder that cannot be written."""
+    status, text = run(command(folder / "out"), HOME="/proc/no-home")
+    return check(f"exit {status}", status == 0, text)
+
+
+def nogit(folder):
+    """No git on the machine."""
+    programs = folder / "bin"
+    programs.mkdir()
+    for path in os.environ["PATH"].split(":"):
+        for program in Path(path).glob("*"):
+            if program.name != "git" and not (programs / program.name).is_symlink():
+                (programs / program.name).symlink_to(program)
+    status, text = run(command(folder / "out"), PATH=str(programs))
+    return check(f"exit {status}", status == 0, text)
+
+
+def longer(folder):
+    """More epochs for a finished run."""
+    for name, lengths in (("whole", [4]), ("longer", [2, 4])):
+        for epochs in lengths:
+            status, text = run(command(folder / name, epochs=epochs))
+            if not check(f"{epochs} epochs: exit {status}", status == 0, text):
+                return False
+    one, other = (
+        [sha256(folder / name / "traditional_cnn" / "seed-0" / file) for file in ("history.csv", "predictions.parquet")]
+        for name in ("whole", "longer")
+    )
+    return check(f"history and predictions are equal: {one}", one == other, str(other))
+
+
+def twice(folder):
+    """All four networks twice, alone and two at a time: the same predictions."""
+    models = ("traditional_cnn", "resnet50", "vgg16", "mobilenet_v3")
+    good = True
+    for name, jobs in (("one", "1"), ("two", "2")):
+        status, text = run(command(folder / name, "--jobs", jobs, models=",".join(models), epochs=1))
+        good &= check(f"--jobs {jobs}: exit {status}", status == 0, text)
+    for model in models:
+        hashes = {sha256(folder / name / model / "seed-0" / "predictions.parquet") for name in ("one", "two")}
+        good &= check(f"{model}: {hashes}", len(hashes) == 1)
+    return good
+
+
+CASES = {case.__name__: case for case in (stop, two, nan, disk, home, nogit, longer, twice)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; default: all")
+    options = parser.parse_args()
+    good = True
+    for name in options.cases or CASES:
+        folder = Path(tempfile.mkdtemp(prefix=f"fer-{name}-"))
+        print(f"{name}: {CASES[name].__doc__} ({folder})", flush=True)
+        right = CASES[name](folder)
+        good &= right
+        if right:
+            shutil.rmtree(folder)
+    print("all as described" if good else "FAILED")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
