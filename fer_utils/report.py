@@ -39,6 +39,8 @@ from fer_utils.overview import (
     summarise,
     tabulate_trainings,
 )
+from fer_utils.paths import project_root
+from fer_utils.privacy import HiddenFolders
 from fer_utils.sanitizer import clean_output, clean_page
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -87,6 +89,8 @@ class Part:
         Shown when a notebook is missing or cannot be read, and the command that makes it.
     source : str
         File name of the notebook that was executed, as links between notebooks know it.
+    folders : dict of Path to str
+        Folders of the machine that executed it, for `HiddenFolders`.
     soup : BeautifulSoup or None
         The notebook's HTML while it is being put in order.
     """
@@ -101,6 +105,7 @@ class Part:
     subtitle: str = ""
     source: str = ""
     soup: BeautifulSoup | None = None
+    folders: dict = field(default_factory=dict)
     ids: dict = field(default_factory=dict)
     sections: list = field(default_factory=list)
     html: str = ""
@@ -211,7 +216,13 @@ def convert(part, exporter):
     except Exception as error:  # whatever is wrong with one notebook, the others are still reported
         part.note = f"{part.notebook.parent.name}/{part.notebook.name} cannot be shown: {type(error).__name__}: {error}"
         return
-    part.source = Path(notebook.metadata.get("papermill", {}).get("input_path") or "").name
+    executed = notebook.metadata.get("papermill", {})
+    source = Path(executed.get("input_path") or "")
+    part.source = source.name
+    # Where it was executed may be another machine, or a folder that has moved since.
+    for path in (source.parent, Path(str((executed.get("parameters") or {}).get("out", "")))):
+        if path.is_absolute():
+            part.folders[path.parent] = ""
     part.soup = BeautifulSoup(html, "html.parser")
 
 
@@ -281,6 +292,22 @@ def embed(part, out):
     for field_ in part.soup.find_all("input"):
         if field_.get("type") not in CHOICES:
             field_.decompose()
+
+
+def private_folders(out, plan):
+    """Return the folders whose place on the machine the report leaves out: of a path below them the end is kept."""
+    folders = {Path.home(): "~", project_root(): "", out.absolute().parent: ""}
+    if Path(plan.get("data_path") or "").is_absolute():
+        folders[Path(plan["data_path"]).parent] = ""
+    return folders
+
+
+def hide_folders(part, hidden):
+    """Shorten the paths in a part's text and in what stands for its images."""
+    for text in part.soup.find_all(string=hidden.pattern):
+        text.replace_with(hidden.shorten(text))
+    for image in part.soup.find_all("img", alt=True):
+        image["alt"] = hidden.shorten(image["alt"])
 
 
 def inside_run(link, part, out):
@@ -403,6 +430,8 @@ def build_report(out):
     plan = read_record(out / "plan.json")
     if "unreadable" in plan:
         raise ResultsError(f"{out / 'plan.json'}: {plan['unreadable']}; run ./run_all.sh again.")
+    folders = private_folders(out, plan)
+    hidden = HiddenFolders(folders)
     trainings = find_trainings(out, plan)
     dataset = read_record(out / "dataset" / "dataset.json")
     profile = plan.get("profile") or next((t["record"]["profile"] for t in trainings if t["record"].get("profile")), "")
@@ -415,6 +444,7 @@ def build_report(out):
             order_headings(part)
             order_tables(part)
             embed(part, out)
+            hide_folders(part, HiddenFolders(folders | part.folders))
     assign_ids(parts)
     for number, part in enumerate(parts):
         if part.soup:
@@ -428,7 +458,11 @@ def build_report(out):
     banners = make_banners(trainings, data, profile)
     exhibits, claims = collect_exhibits(parts)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(TEMPLATE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        # What is written into the page, but for markup, which is in order already.
+        finalize=lambda value: hidden.shorten(value) if type(value) is str else value,
     )
     css = style_sheet()
     page = environment.get_template("page.html.j2").render(

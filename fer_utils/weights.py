@@ -12,6 +12,7 @@ import filelock
 import h5py
 
 from fer_utils.errors import ConfigError
+from fer_utils.privacy import redact
 
 #: Seconds without an answer after which Keras's weight server counts as unreachable.
 TIMEOUT = 20
@@ -128,7 +129,7 @@ def build(application, weights, **arguments):
         except Exception as error:
             # The failed attempt drew initial values; without it the fallback equals weights="none", seed by seed.
             random.setstate(random_state)
-            reason = f"ImageNet weights could not be had ({type(error).__name__}: {str(error)[:200]})"
+            reason = f"ImageNet weights could not be had ({type(error).__name__}: {redact(str(error))[:200]})"
             network, _ = build(application, "none", **arguments)
             return network, record | {"used": "none", "reason": reason}
         return network, record | {"sha256": digest(network)}
