@@ -45,7 +45,7 @@ def test_known_secrets_are_struck_out(secrets):
     [
         ("Authorization: Basic YW5uOnBsYW50ZWQ=", "***"),
         ("{'Authorization': 'Bearer unknown-value.x'}", "{'***'}"),
-        ("send: b'GET / HTTP/1.1\\r\\nauthorization: unknown-value\\r\\n'", "send: b'GET / HTTP/1.1\\r\\n***"),
+        ("send: b'GET / HTTP/1.1\\r\\nauthorization: unknown-value\\r\\n'", "send: b'GET / HTTP/1.1\\r\\n***'"),
         ("Tunnel to http://ann:pl@nted@proxy:3128/ failed", "Tunnel to http://***@proxy:3128/ failed"),
         (
             "403 for url: https://s.example/a.zip?X-Goog-Signature=ab&x=1 (x)",
