@@ -77,7 +77,9 @@ class HiddenFolders:
         self.names = {}
         for folder, name in folders.items():
             path = Path(folder)
-            self.names |= {str(form): name for form in (path, path.resolve()) if len(form.parts) > 1}
+            forms = [str(form) for form in (path, path.resolve()) if len(form.parts) > 1]
+            # papermill writes "\\xfc" for "ü" into the cell of the parameters.
+            self.names |= dict.fromkeys([*forms, *(form.encode("unicode_escape").decode() for form in forms)], name)
         known = "|".join(map(re.escape, sorted(self.names, key=len, reverse=True))) or "(?!)"
         # A folder ends at a slash or where its name can't go on.
         self.pattern = re.compile(rf"(?<![\w.~-])({known})(?:(/)|(?![\w.-]))")

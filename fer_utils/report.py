@@ -89,8 +89,8 @@ class Part:
         Shown when a notebook is missing or cannot be read, and the command that makes it.
     source : str
         File name of the notebook that was executed, as links between notebooks know it.
-    folders : dict of Path to str
-        Folders of the machine that executed it, for `HiddenFolders`.
+    hidden : HiddenFolders
+        Folders of the machines that executed it and that make the report.
     soup : BeautifulSoup or None
         The notebook's HTML while it is being put in order.
     """
@@ -105,7 +105,7 @@ class Part:
     subtitle: str = ""
     source: str = ""
     soup: BeautifulSoup | None = None
-    folders: dict = field(default_factory=dict)
+    hidden: HiddenFolders | None = None
     ids: dict = field(default_factory=dict)
     sections: list = field(default_factory=list)
     html: str = ""
@@ -204,25 +204,22 @@ def shorten_streams(notebook):
                 output.text = "\n".join([*lines[:half], gap, *lines[-half:]])
 
 
-def convert(part, exporter):
+def convert(part, exporter, folders):
     """Fill a part with its notebook's HTML; an unreadable notebook gives a note instead."""
     if part.notebook is None:
         return
     try:
         notebook = nbformat.read(part.notebook, as_version=4)
         notebook.cells = [cell for cell in notebook.cells if LEAVE_OUT not in cell.metadata.get("tags", ())]
+        part.hidden = hidden_folders(folders, notebook)
+        for cell in notebook.cells:  # here, because colours split a text in the middle of a path
+            cell.source = part.hidden.shorten(cell.source)
         shorten_streams(notebook)
         html, _ = exporter.from_notebook_node(notebook, resources={"fold_above": FOLD_ABOVE})
     except Exception as error:  # whatever is wrong with one notebook, the others are still reported
         part.note = f"{part.notebook.parent.name}/{part.notebook.name} cannot be shown: {type(error).__name__}: {error}"
         return
-    executed = notebook.metadata.get("papermill", {})
-    source = Path(executed.get("input_path") or "")
-    part.source = source.name
-    # Where it was executed may be another machine, or a folder that has moved since.
-    for path in (source.parent, Path(str((executed.get("parameters") or {}).get("out", "")))):
-        if path.is_absolute():
-            part.folders[path.parent] = ""
+    part.source = Path(notebook.metadata.get("papermill", {}).get("input_path") or "").name
     part.soup = BeautifulSoup(html, "html.parser")
 
 
@@ -302,12 +299,20 @@ def private_folders(out, plan):
     return folders
 
 
-def hide_folders(part, hidden):
+def hidden_folders(folders, notebook):
+    """Add to `private_folders` those of the machine that executed a notebook: its run may have been moved here."""
+    executed = notebook.metadata.get("papermill", {})
+    out = (executed.get("parameters") or {}).get("out") or ""
+    paths = [Path(executed.get("input_path") or "").parent, Path(out)]
+    return HiddenFolders(folders | {path.parent: "" for path in paths if path.is_absolute()})
+
+
+def hide_folders(part):
     """Shorten the paths in a part's text and in what stands for its images."""
-    for text in part.soup.find_all(string=hidden.pattern):
-        text.replace_with(hidden.shorten(text))
+    for text in part.soup.find_all(string=part.hidden.pattern):
+        text.replace_with(part.hidden.shorten(text))
     for image in part.soup.find_all("img", alt=True):
-        image["alt"] = hidden.shorten(image["alt"])
+        image["alt"] = part.hidden.shorten(image["alt"])
 
 
 def inside_run(link, part, out):
@@ -439,12 +444,12 @@ def build_report(out):
 
     exporter = make_exporter()
     for part in parts:
-        convert(part, exporter)
+        convert(part, exporter, folders)
         if part.soup:
             order_headings(part)
             order_tables(part)
             embed(part, out)
-            hide_folders(part, HiddenFolders(folders | part.folders))
+            hide_folders(part)
     assign_ids(parts)
     for number, part in enumerate(parts):
         if part.soup:

@@ -87,7 +87,7 @@ def backbone(application, weights, *, resolved=None, **arguments):
     Raises
     ------
     ConfigError
-        If the file does not exist or does not fit the network.
+        If the file does not exist, is not a file of weights or does not fit the network.
     """
     name = f"weights {application.__name__} {weights}"
     before = resolved.get(name) if resolved else None
@@ -138,6 +138,12 @@ def build(application, weights, **arguments):
         raise ConfigError(
             f"weights: {weights!r} is no file; expected 'imagenet', 'none' or the path of a weights file for "
             f"{application.__name__}"
+        )
+    # A whole saved network can carry code (a Lambda layer); a file of weights is numbers alone, and only such are read.
+    if path.suffix.lower() not in (".h5", ".hdf5"):
+        raise ConfigError(
+            f"{path}: not a file of weights; expected .weights.h5 or .h5, which the save_weights() of "
+            f"{application.__name__} without its top writes. A saved network (.keras) can carry code and is not taken"
         )
     try:
         network = application(include_top=False, weights=str(path), **arguments)
