@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import itertools
 import os
 import re
 import shlex
@@ -279,7 +280,8 @@ def close(out, options, failed, status=0):
 
 def make_run(arguments):
     """Run the workflow: ``./run_all.sh`` with options."""
-    command = shlex.join(["./run_all.sh", *arguments])
+    # What goes on to Snakemake decides no result, and may be an executor's credentials.
+    command = shlex.join(["./run_all.sh", *itertools.takewhile(lambda word: word != "--", arguments)])
     extra = []
     if "--" in arguments:
         place = arguments.index("--")

@@ -6,14 +6,23 @@ import io
 import re
 import tarfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from fer_utils.constants import CLASSES, IMAGE_SIZE, USAGES
 from fer_utils.errors import DataError
-from fer_utils.reading import Reading, check_complete, is_litter, shorten
+from fer_utils.reading import (
+    LARGEST_TABLE,
+    LONGEST_LINE,
+    Reading,
+    check_complete,
+    check_number,
+    check_size,
+    is_litter,
+    shorten,
+)
 
 #: The competition's emotion codes: a code is an index into this tuple; ``CLASSES`` has another order.
 CSV_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -40,17 +49,31 @@ def read_tar(path: Path) -> Reading:
         See :func:`fer_utils.readers.read`.
     """
     try:
-        with gzip.open(path) as stream, tarfile.open(fileobj=stream) as archive:
-            files = [m.name for m in archive.getmembers() if m.isfile() and not is_litter(m.name)]
+        with _Stream(path) as stream, tarfile.open(fileobj=stream) as archive:
+            files = []
+            for member in archive:
+                check_size(member.size, LARGEST_TABLE, f"{path}: {member.name}")
+                check_number(len(archive.members), str(path))
+                if member.isfile() and not is_litter(member.name):
+                    files.append(member.name)
             name = choose_csv(files)
             if name is None:
                 raise DataError(f"{path}: holds neither {' nor '.join(CSV_NAMES)}, but {shorten(files)}")
             reading = read_csv(archive.extractfile(name), f"{path}: {name}")
             while stream.read(2**20):  # gzip compares its checksum only at the end
-                pass
+                check_size(stream.tell(), 2 * LARGEST_TABLE, str(path))
             return reading
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path}: truncated or damaged ({error}); download it again") from error
+
+
+class _Stream(gzip.GzipFile):
+    """What a ``.gz`` holds; a tar header can ask for any number of bytes at once, and does not get them."""
+
+    def read(self, size=-1):
+        if not 0 <= size <= 2**24:
+            raise tarfile.ReadError(f"a header claims {size:,} bytes")
+        return super().read(size)
 
 
 def choose_csv(files: Iterable[str]) -> str | None:
@@ -85,7 +108,7 @@ def read_csv(file: io.BufferedIOBase, where: str) -> Reading:
         Names the line of the first malformed row (the header is line 1).
     """
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    rows = csv.reader(text)
+    rows = csv.reader(_lines(text, where))
     try:
         header = [column.strip().casefold() for column in next(rows, [])]
         _check_header(header, where)
@@ -95,6 +118,7 @@ def read_csv(file: io.BufferedIOBase, where: str) -> Reading:
             if not row:  # a blank line, as at the end of many files
                 continue
             line = f"{where}, line {rows.line_num}"
+            check_number(len(labels), where)
             if len(row) != len(header):
                 raise DataError(f"{line}: {len(row)} fields, expected {len(header)} ({','.join(header)})")
             emotion, part, pixels = (row[i].strip() for i in at)
@@ -120,6 +144,18 @@ def read_csv(file: io.BufferedIOBase, where: str) -> Reading:
         jpeg=False,
         notes=(f"columns not read: {shorten(others)}",) if others else (),
     )
+
+
+def _lines(text: io.TextIOBase, where: str) -> Iterator[str]:
+    """Yield the lines of a text, none longer than a row can be: one without end would fill the memory."""
+    number = 0
+    while line := text.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise DataError(
+                f"{where}, line {number}: longer than {LONGEST_LINE:,} characters; this is no table of images"
+            )
+        yield line
 
 
 def _check_header(header: list[str], where: str) -> None:

@@ -22,7 +22,17 @@ from fer_utils.competition import CSV_NAMES, choose_csv, read_csv, read_tar
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.decoding import IMAGE_FORMATS, decode_all, decoder
 from fer_utils.errors import DataError
-from fer_utils.reading import Reading, check_complete, is_litter, pixel_sha256, shorten
+from fer_utils.reading import (
+    LARGEST_IMAGE,
+    LARGEST_TABLE,
+    Reading,
+    check_complete,
+    check_number,
+    check_size,
+    is_litter,
+    pixel_sha256,
+    shorten,
+)
 
 
 class Member(NamedTuple):
@@ -111,7 +121,15 @@ def read_folder(folder: Path) -> Reading:
     if root is None:
         raise DataError(f"{folder}: holds no train/ and test/ folders, nor does one of its subfolders")
     paths = _list_files(root)
-    return _read_tree(paths, lambda path: (root / path).read_bytes(), str(root), "folder")
+
+    def read_bytes(path: str) -> bytes:
+        # A pipe or a device would never end.
+        if not (root / path).is_file():
+            raise OSError("not a regular file")
+        check_size((root / path).stat().st_size, LARGEST_IMAGE, f"{root}: {path}")
+        return (root / path).read_bytes()
+
+    return _read_tree(paths, read_bytes, str(root), "folder")
 
 
 def tree_root(folder: Path) -> Path | None:
@@ -197,13 +215,22 @@ def read_zip(path: Path) -> Reading:
             raise DataError(f"{path}: {doubled[0]} stands in the zip more than once; download the data again")
         prefix = _tree_prefix(files, str(path))
         if prefix is not None:
-            return _read_tree(files, archive.read, str(path), "zip", prefix)
+            for entry in archive.infolist():
+                check_size(entry.file_size, LARGEST_IMAGE, f"{path}: {entry.filename}")
+
+            def read_bytes(name: str) -> bytes:
+                # Up to a limit: `archive.read` first unpacks what there is, whatever size the entry claims.
+                with archive.open(name) as file:
+                    return file.read(LARGEST_IMAGE + 1)
+
+            return _read_tree(files, read_bytes, str(path), "zip", prefix)
         name = choose_csv(files)
         if name is None:
             raise DataError(
                 f"{path}: holds neither train/<class>/ and test/<class>/ nor {' or '.join(CSV_NAMES)}; "
                 f"it holds {shorten(sorted({f.split('/')[0] for f in files}))}"
             )
+        check_size(archive.getinfo(name).file_size, LARGEST_TABLE, f"{path}: {name}")
         try:
             with archive.open(name) as file:
                 return read_csv(file, f"{path}: {name}")
@@ -232,6 +259,10 @@ def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:
         raise DataError(f"{path}: the entry {entry.filename!r} points outside the zip; do not use this file")
     if entry.flag_bits & 1:
         raise DataError(f"{path}: the entry {entry.filename!r} is encrypted; give a zip without a password")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(
+            f"{path}: the entry {entry.filename!r} is packed in an unusual way; zip the files anew (deflate)"
+        )
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise DataError(f"{path}: the entry {entry.filename!r} is a link, not a file; zip the files themselves")
 
@@ -255,6 +286,7 @@ def _tree_prefix(files: list[str], where: str) -> str | None:
 def _read_tree(
     paths: list[str], read_bytes: Callable[[str], bytes], where: str, form: str, prefix: str = ""
 ) -> Reading:
+    check_number(len(paths), where)
     members, notes = _parse_tree(paths, where, prefix)
     images, formats = decode_all([m.path for m in members], read_bytes, where)
     labels = np.array([m.label for m in members], dtype=np.int64)

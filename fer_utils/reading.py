@@ -8,6 +8,13 @@ import numpy as np
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.errors import DataError
 
+#: Beyond these something is no copy of FER2013, and may be made to fill memory or disk: FER2013 has 35,887 images of
+#: at most 3 kB, and its CSV has 300 MB in lines of at most 9,300 characters.
+MOST_IMAGES = 500_000
+LARGEST_IMAGE = 2**24
+LARGEST_TABLE = 2**32
+LONGEST_LINE = 2**20
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -55,6 +62,18 @@ def check_complete(usage: np.ndarray, labels: np.ndarray, where: str) -> None:
         missing = [name for label, name in enumerate(CLASSES) if label not in in_part]
         if missing:
             raise DataError(f"{where}: no images of class {', '.join(missing)} in {part}; this copy is incomplete")
+
+
+def check_number(n: int, where: str) -> None:
+    """Refuse more images than any copy has."""
+    if n > MOST_IMAGES:
+        raise DataError(f"{where}: holds more than {MOST_IMAGES:,} images; FER2013 has 35,887. Do not use this file")
+
+
+def check_size(size: int, largest: int, what: str) -> None:
+    """Refuse a file that is larger than any of its kind, before it is read."""
+    if size > largest:
+        raise DataError(f"{what} has {size:,} bytes unpacked, more than {largest:,}; do not use this file")
 
 
 def is_litter(path: str) -> bool:

@@ -39,6 +39,8 @@ from fer_utils.overview import (
     summarise,
     tabulate_trainings,
 )
+from fer_utils.paths import project_root
+from fer_utils.privacy import HiddenFolders
 from fer_utils.sanitizer import clean_output, clean_page
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -87,6 +89,8 @@ class Part:
         Shown when a notebook is missing or cannot be read, and the command that makes it.
     source : str
         File name of the notebook that was executed, as links between notebooks know it.
+    hidden : HiddenFolders
+        Folders of the machines that executed it and that make the report.
     soup : BeautifulSoup or None
         The notebook's HTML while it is being put in order.
     """
@@ -101,6 +105,7 @@ class Part:
     subtitle: str = ""
     source: str = ""
     soup: BeautifulSoup | None = None
+    hidden: HiddenFolders | None = None
     ids: dict = field(default_factory=dict)
     sections: list = field(default_factory=list)
     html: str = ""
@@ -199,13 +204,16 @@ def shorten_streams(notebook):
                 output.text = "\n".join([*lines[:half], gap, *lines[-half:]])
 
 
-def convert(part, exporter):
+def convert(part, exporter, folders):
     """Fill a part with its notebook's HTML; an unreadable notebook gives a note instead."""
     if part.notebook is None:
         return
     try:
         notebook = nbformat.read(part.notebook, as_version=4)
         notebook.cells = [cell for cell in notebook.cells if LEAVE_OUT not in cell.metadata.get("tags", ())]
+        part.hidden = hidden_folders(folders, notebook)
+        for cell in notebook.cells:  # here, because colours split a text in the middle of a path
+            cell.source = part.hidden.shorten(cell.source)
         shorten_streams(notebook)
         html, _ = exporter.from_notebook_node(notebook, resources={"fold_above": FOLD_ABOVE})
     except Exception as error:  # whatever is wrong with one notebook, the others are still reported
@@ -281,6 +289,30 @@ def embed(part, out):
     for field_ in part.soup.find_all("input"):
         if field_.get("type") not in CHOICES:
             field_.decompose()
+
+
+def private_folders(out, plan):
+    """Return the folders whose place on the machine the report leaves out: of a path below them the end is kept."""
+    folders = {Path.home(): "~", project_root(): "", out.absolute().parent: ""}
+    if Path(plan.get("data_path") or "").is_absolute():
+        folders[Path(plan["data_path"]).parent] = ""
+    return folders
+
+
+def hidden_folders(folders, notebook):
+    """Add to `private_folders` those of the machine that executed a notebook: its run may have been moved here."""
+    executed = notebook.metadata.get("papermill", {})
+    out = (executed.get("parameters") or {}).get("out") or ""
+    paths = [Path(executed.get("input_path") or "").parent, Path(out)]
+    return HiddenFolders(folders | {path.parent: "" for path in paths if path.is_absolute()})
+
+
+def hide_folders(part):
+    """Shorten the paths in a part's text and in what stands for its images."""
+    for text in part.soup.find_all(string=part.hidden.pattern):
+        text.replace_with(part.hidden.shorten(text))
+    for image in part.soup.find_all("img", alt=True):
+        image["alt"] = part.hidden.shorten(image["alt"])
 
 
 def inside_run(link, part, out):
@@ -403,6 +435,8 @@ def build_report(out):
     plan = read_record(out / "plan.json")
     if "unreadable" in plan:
         raise ResultsError(f"{out / 'plan.json'}: {plan['unreadable']}; run ./run_all.sh again.")
+    folders = private_folders(out, plan)
+    hidden = HiddenFolders(folders)
     trainings = find_trainings(out, plan)
     dataset = read_record(out / "dataset" / "dataset.json")
     profile = plan.get("profile") or next((t["record"]["profile"] for t in trainings if t["record"].get("profile")), "")
@@ -410,11 +444,12 @@ def build_report(out):
 
     exporter = make_exporter()
     for part in parts:
-        convert(part, exporter)
+        convert(part, exporter, folders)
         if part.soup:
             order_headings(part)
             order_tables(part)
             embed(part, out)
+            hide_folders(part)
     assign_ids(parts)
     for number, part in enumerate(parts):
         if part.soup:
@@ -428,7 +463,11 @@ def build_report(out):
     banners = make_banners(trainings, data, profile)
     exhibits, claims = collect_exhibits(parts)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(TEMPLATE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        # What is written into the page, but for markup, which is in order already.
+        finalize=lambda value: hidden.shorten(value) if type(value) is str else value,
     )
     css = style_sheet()
     page = environment.get_template("page.html.j2").render(

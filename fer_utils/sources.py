@@ -22,6 +22,7 @@ from pathlib import Path
 from fer_utils.errors import DataError
 from fer_utils.files import write_json
 from fer_utils.paths import project_root
+from fer_utils.privacy import redact
 from fer_utils.readers import CSV_NAMES, tree_root
 
 KAGGLE_SLUG = "msambare/fer2013"
@@ -301,10 +302,7 @@ def _kill(process: subprocess.Popen) -> None:
 def _last_line(text: str, part: Path) -> str:
     """Return the last line that kaggle printed, which is its error, without credentials and local paths."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and "authorization" not in line.lower()]
-    line = lines[-1] if lines else ""
-    for name in ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_USERNAME"):
-        if os.environ.get(name):
-            line = line.replace(os.environ[name], "***")
+    line = redact(lines[-1]) if lines else ""
     for folder in (part, part.parent, Path.home()):
         line = line.replace(str(folder), folder.name)
     # The cause stands deep inside requests' message: "... Max retries exceeded ... (Caused by ...)".

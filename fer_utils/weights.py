@@ -12,6 +12,7 @@ import filelock
 import h5py
 
 from fer_utils.errors import ConfigError
+from fer_utils.privacy import redact
 
 #: Seconds without an answer after which Keras's weight server counts as unreachable.
 TIMEOUT = 20
@@ -86,7 +87,7 @@ def backbone(application, weights, *, resolved=None, **arguments):
     Raises
     ------
     ConfigError
-        If the file does not exist or does not fit the network.
+        If the file does not exist, is not a file of weights or does not fit the network.
     """
     name = f"weights {application.__name__} {weights}"
     before = resolved.get(name) if resolved else None
@@ -132,7 +133,7 @@ def build(application, weights, *, offline=False, **arguments):
             network.set_weights(donor.get_weights())
         # Keras raises a bare Exception where the download fails, and OSError or ValueError for a damaged file.
         except Exception as error:
-            reason = f"ImageNet weights could not be had ({type(error).__name__}: {str(error)[:200]})"
+            reason = f"ImageNet weights could not be had ({type(error).__name__}: {redact(str(error))[:200]})"
             return network, record | {"used": "none", "reason": reason}
         finally:
             random.setstate(random_state)
@@ -142,6 +143,12 @@ def build(application, weights, *, offline=False, **arguments):
         raise ConfigError(
             f"weights: {weights!r} is no file; expected 'imagenet', 'none' or the path of a weights file for "
             f"{application.__name__}"
+        )
+    # A whole saved network can carry code (a Lambda layer); a file of weights is numbers alone, and only such are read.
+    if path.suffix.lower() not in (".h5", ".hdf5"):
+        raise ConfigError(
+            f"{path}: not a file of weights; expected .weights.h5 or .h5, which the save_weights() of "
+            f"{application.__name__} without its top writes. A saved network (.keras) can carry code and is not taken"
         )
     try:
         network = application(include_top=False, weights=str(path), **arguments)

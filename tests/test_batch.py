@@ -118,6 +118,19 @@ def test_publishing_names_what_made_the_figures(tmp_path, monkeypatch):
         batch.publish(run)
 
 
+def test_what_goes_on_to_snakemake_is_not_recorded(monkeypatch):
+    """An executor takes its credentials as options."""
+    recorded = []
+
+    def make_plan(options, command, on_message):
+        recorded.append(command)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(batch, "make_plan", make_plan)
+    assert batch.main(["--jobs", "2", "--", "--executor", "x", "--x-token", "planted"]) == 2
+    assert recorded == ["./run_all.sh --jobs 2"]
+
+
 def test_errors_of_ours_are_one_line(tmp_path, capsys):
     assert batch.main(["--data", str(tmp_path / "nowhere.zip")]) == 2
     error = capsys.readouterr().err

@@ -1,14 +1,18 @@
+import gzip
 import hashlib
 import io
+import os
 import tarfile
+import tracemalloc
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 from conftest import encode
 from PIL import Image, features
 
-from fer_utils import readers
+from fer_utils import readers, reading
 from fer_utils.constants import CLASSES
 from fer_utils.errors import DataError
 
@@ -455,6 +459,138 @@ def test_damaged_csv_in_an_archive(small_set, tmp_path):
     refused(path, "truncated or damaged")
     path.write_bytes(whole[:-8] + b"\0\0\0\0" + whole[-4:])  # gzip's checksum
     refused(path, "CRC check failed")
+
+
+# --- made to do harm ----------------------------------------------------------------------------------------
+
+
+def peak_of(action):
+    """Most bytes that Python held more than before while `action` ran."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_nothing_is_written_beside_an_archive(small_set, tmp_path):
+    """Archives are read and never unpacked, so that no entry can lie anywhere, whatever its name."""
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    small_set.write_zip(inside / "a.zip", changed={"../evil.jpg": b"x", "/tmp/evil.jpg": b"x", "..\\evil.jpg": b"x"})
+    text = small_set.csv_text().encode()
+    with tarfile.open(inside / "a.tar.gz", "w:gz") as archive:
+        for name, kind, content in (
+            ("../evil.csv", tarfile.REGTYPE, b"x"),
+            ("link", tarfile.SYMTYPE, b""),
+            ("link/evil.txt", tarfile.REGTYPE, b"x"),
+            ("/tmp/fer2013.csv", tarfile.REGTYPE, text),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.size, info.linkname = kind, len(content), "/tmp"
+            archive.addfile(info, io.BytesIO(content))
+    before = sorted(tmp_path.rglob("*"))
+    refused(inside / "a.zip", "points outside")
+    assert len(readers.read(inside / "a.tar.gz").labels) == 56  # its CSV is read where it stands
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_backslashes_are_no_folders(small_set, tmp_path):
+    files = {name.replace("/", "\\"): content for name, content in small_set.files.items()}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    refused(tmp_path / "a.zip", "holds neither train/")
+
+
+def test_entry_that_unpacks_to_too_much(small_set, tmp_path):
+    bomb = small_set.write_zip(tmp_path / "a.zip", changed={ANGRY: bytes(2**24 + 1)}, compression=zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 200_000
+    assert peak_of(lambda: refused(bomb, ANGRY, "16,777,217 bytes")) < 2**22
+
+
+def test_entry_that_lies_about_its_size(small_set, tmp_path):
+    """It claims 700 bytes and unpacks to 64 MB."""
+    bomb = small_set.write_zip(tmp_path / "a.zip", changed={ANGRY: bytes(2**26)}, compression=zipfile.ZIP_DEFLATED)
+    data = bytearray(bomb.read_bytes())
+    for sign, at in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):  # where directory and entry hold the size
+        place = data.find(sign) + at
+        assert int.from_bytes(data[place : place + 4], "little") == 2**26
+        data[place : place + 4] = (700).to_bytes(4, "little")
+    bomb.write_bytes(data)
+    assert peak_of(lambda: refused(bomb, ANGRY, "1 of 56 images cannot be read")) < 2**26
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_unpack_without_limit(small_set, tmp_path, method):
+    refused(small_set.write_zip(tmp_path / "a.zip", compression=method), "packed in an unusual way")
+
+
+def test_table_that_unpacks_to_too_much(small_set, tmp_path, monkeypatch):
+    path = write_csv_zip(small_set, tmp_path / "a.zip")
+    size = len(small_set.csv_text("icml"))
+    monkeypatch.setattr(readers, "LARGEST_TABLE", size)
+    assert len(readers.read(path).labels) == 56
+    monkeypatch.setattr(readers, "LARGEST_TABLE", size - 1)
+    refused(path, "icml_face_data.csv", f"{size:,} bytes")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        info = tarfile.TarInfo("fer2013.csv")
+        info.size = 2**40
+        archive.addfile(info)
+    refused(tmp_path / "a.tar.gz", "fer2013.csv", "1,099,511,627,776 bytes")
+
+
+def test_tar_header_without_end(tmp_path):
+    """A long name is read at once: one of a terabyte must not be."""
+    info = tarfile.TarInfo("name")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**40
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+    refused(tmp_path / "a.tar.gz", "truncated or damaged", "a header claims")
+
+
+def test_line_without_end(small_set, tmp_path):
+    path = tmp_path / "fer2013.csv"
+    path.write_text("emotion,pixels,Usage\n0,")
+    with open(path, "r+b") as file:
+        file.truncate(2**28)  # a quarter of a gigabyte of NUL characters, which take no room on the disk
+    assert peak_of(lambda: refused(path, "line 2", "longer than 1,048,576 characters")) < 2**25
+    with gzip.open(tmp_path / "b.tar.gz", "wb") as file:
+        info = tarfile.TarInfo("fer2013.csv")
+        info.size = 2**24
+        file.write(info.tobuf() + bytes(2**24))
+    refused(tmp_path / "b.tar.gz", "line 1", "longer than")
+
+
+def test_more_images_than_any_copy_has(small_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MOST_IMAGES", 50)
+    for form in ("zip", "folder", "fer2013.csv", "tar.gz"):
+        assert "holds more than 50 images" in refused(FORMS[form](small_set, tmp_path))
+
+
+def test_large_picture_is_not_decoded(small_set, tmp_path):
+    """400 million pixels, or 4 million colours, in a small file: the size is told from its head."""
+    for side, said in ((20_000, "exceeds limit"), (2_000, "2000x2000")):
+        png = encode(np.zeros((1, 1, 3), "uint8"), "PNG")
+        head = b"IHDR" + side.to_bytes(4) * 2 + png[24:29]
+        changed = {ANGRY: png[:12] + head + zlib.crc32(head).to_bytes(4) + png[33:]}
+        path = small_set.write_zip(tmp_path / f"{side}.zip", changed=changed)
+        assert peak_of(lambda path=path, said=said: refused(path, said)) < 2**22
+
+
+def test_large_file_among_the_images(small_set, tmp_path):
+    root = small_set.write_folder(tmp_path / "a")
+    with open(root / ANGRY, "r+b") as file:
+        file.truncate(2**33)  # takes no room on the disk
+    assert peak_of(lambda: refused(root, ANGRY, "8,589,934,592 bytes")) < 2**22
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipe_among_the_images(small_set, tmp_path):
+    root = small_set.write_folder(tmp_path / "a", changed={ANGRY: None})
+    os.mkfifo(root / ANGRY)
+    refused(root, ANGRY, "not a regular file")
 
 
 # --- the CSV files ------------------------------------------------------------------------------------------

@@ -252,6 +252,43 @@ def test_long_printed_output_is_folded_and_cut(tmp_path, lines, folded, kept):
     assert (f"{lines - kept} lines left out" in pre.string) == (lines > kept)
 
 
+def test_folders_of_the_machine_are_not_told(tmp_path):
+    out = plant(tmp_path / "ünïcode & 'quoted'" / "results" / "run", models=())
+    data = tmp_path / "somewhere" / "fer2013.zip"
+    notebook = v4.new_notebook(
+        cells=[
+            v4.new_markdown_cell(f"In `{out}/claims.csv`"),
+            code(f'out = "{str(out).encode("unicode_escape").decode()}"\ndata = "{data}"', stream(f"see {out}/x.log")),
+            code("x", shown(f'<p>{html.escape(str(out))}/a.csv</p><img alt="{html.escape(str(out))}/b" src="x">')),
+            code("x", v4.new_output("error", ename="E", evalue=f"{data}: bad", traceback=[f"{Path.home()}/lib/x.py"])),
+            code("x", stream("/elsewhere/results/run/a.txt /elsewhere/notebooks/b.ipynb")),
+        ]
+    )
+    notebook.metadata["papermill"] = {
+        "input_path": "/elsewhere/notebooks/07_findings.ipynb",
+        "parameters": {"out": "/elsewhere/results/run"},
+    }
+    nbformat.write(notebook, out / "findings" / "notebook.ipynb")
+    command = f"./run_all.sh --data {data} --out '{out}'"
+    write_json(out / "plan.json", {"models": [], "data_path": str(data), "command": command, "data_notes": [str(data)]})
+    (out / ".training").mkdir()
+    error = {
+        "model": "vgg16",
+        "seed": 0,
+        "error": f"{data}: bad",
+        "traceback": f'File "{out}/x.py"\n{Path.home()}/y.py',
+    }
+    write_json(out / "failed" / "vgg16-seed-0.json", error)
+    page = build(out)
+    text = page.get_text()
+    for told in (str(tmp_path), "quoted", "somewhere", str(Path.home()), "/elsewhere"):
+        assert told not in text and told not in str(page)
+    assert (
+        "--data fer2013.zip" in text and "see run/x.log" in text and "run/a.csv" in text and "fer2013.zip: bad" in text
+    )
+    assert "~/lib/x.py" in text and "results/run/a.txt" not in text and "run/a.txt notebooks/b.ipynb" in text
+
+
 def test_streams_and_tracebacks_are_escaped(tmp_path):
     error = v4.new_output("error", ename="ValueError", evalue=HOSTILE, traceback=[f"\x1b[0;31m{HOSTILE}\x1b[0m"])
     write_notebook(

@@ -1,11 +1,16 @@
 """Initial weights: what was asked for, what was used, and why."""
 
+import ast
+import pathlib
+
 import keras
 import numpy as np
 import pytest
 
 from fer_utils import weights
 from fer_utils.errors import ConfigError
+from fer_utils.paths import project_root
+from fer_utils.state import TrainingState
 
 
 def tiny(include_top, weights, input_shape):
@@ -54,6 +59,66 @@ def test_a_file_that_is_not_there_or_does_not_fit_is_named(tmp_path):
     other.save_weights(tmp_path / "other.weights.h5")
     with pytest.raises(ConfigError, match="other.weights.h5"):
         weights.backbone(tiny, str(tmp_path / "other.weights.h5"), input_shape=(8, 8, 3))
+
+
+def plant_code(path, marker):
+    """Save a network with a Lambda layer that leaves a file where its code runs."""
+    leave = eval(f"lambda x: open({str(marker)!r}, 'w').close() or x")  # the path has to be part of the code
+    layer = keras.layers.Lambda(leave, output_shape=(6, 6, 2))
+    network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, name="only"), layer])
+    network.save(path)
+    marker.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("name", ["planted.keras", "planted.h5", "planted.hdf5", "renamed.h5", "renamed.pkl"])
+def test_code_in_a_file_given_as_weights_never_runs(tmp_path, name):
+    path, marker = tmp_path / name, tmp_path / "marker"
+    plant_code(path if name.startswith("planted") else tmp_path / "x.keras", marker)
+    if name.startswith("renamed"):
+        (tmp_path / "x.keras").rename(path)
+    if name == "planted.keras":
+        keras.saving.load_model(path, safe_mode=False)(np.zeros((1, 8, 8, 3)))
+        assert marker.exists()  # it would run
+        marker.unlink()
+    if name in ("planted.h5", "planted.hdf5"):
+        network, record = weights.backbone(tiny, str(path), input_shape=(8, 8, 3))  # the numbers beside the code
+        assert record["used"] == "path" and len(network.layers) == 1
+    else:
+        said = (
+            "does not hold weights of tiny" if name == "renamed.h5" else "not a file of weights; expected .weights.h5"
+        )
+        with pytest.raises(ConfigError, match=f"{name}: {said}"):
+            weights.backbone(tiny, str(path), input_shape=(8, 8, 3))
+    assert not marker.exists()
+
+
+def test_nothing_in_the_package_loads_what_can_hold_code():
+    """Saved networks and pickles are never read; NumPy's and YAML's loaders are the safe ones."""
+    found = set()
+    for path in sorted((project_root() / "fer_utils").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                found |= {alias.name for alias in node.names} | {getattr(node, "module", None)}
+            if isinstance(node, ast.Call):
+                found |= {ast.unparse(node.func).split(".")[-1]}
+                found |= {f"{keyword.arg}={ast.unparse(keyword.value)}" for keyword in node.keywords}
+    assert {"safe_load", "load_weights", "read_parquet", "literal_eval"} <= found
+    assert not found & {"load_model", "model_from_json", "pickle", "joblib", "dill", "cloudpickle", "read_pickle"}
+    assert not found & {"unsafe_load", "full_load", "eval", "exec", "enable_unsafe_deserialization", "extractall"}
+    assert not found & {"allow_pickle=True", "safe_mode=False", "shell=True"}
+
+
+def test_pickled_arrays_are_refused(tmp_path):
+    class Planted:
+        def __reduce__(self):
+            return (pathlib.Path.touch, (tmp_path / "marker",))
+
+    np.savez(tmp_path / "epoch-001.npz", planted=np.array([Planted()], dtype=object))
+    state = TrainingState(tmp_path, {}, 1)
+    (tmp_path / "epoch-001.npz").rename(state.folder / "epoch-001.npz")
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        state.restore(tiny(False, None, (8, 8, 3)), {"state_file": "epoch-001.npz"})
+    assert not (tmp_path / "marker").exists()
 
 
 def test_the_servers_timeout_is_set_back():

@@ -15,6 +15,26 @@ from fer_utils.results import read_model, read_run
 
 pytestmark = pytest.mark.slow
 
+#: Planted where a run could meet them; none may turn up in anything that it writes.
+SECRETS = {
+    "KAGGLE_USERNAME": "planted-user",
+    "KAGGLE_KEY": "planted-key-0123",
+    "KAGGLE_API_TOKEN": "planted-token-0123",
+    "AWS_SECRET_ACCESS_KEY": "planted-secret-0123",
+    "UNRELATED": "planted-unrelated-0123",
+}
+
+#: Kaggle's client as it is with VERBOSE and a wrong key: it prints what it sends, and where it was sent on to.
+KAGGLE = """
+import os, pathlib, sys
+home = pathlib.Path(os.environ["KAGGLE_CONFIG_DIR"], "kaggle.json").read_text()
+print("send: Authorization: Basic planted-header-0123", home, os.environ["KAGGLE_KEY"])
+print("Authorization: Bearer", os.environ["KAGGLE_API_TOKEN"], file=sys.stderr)
+print("403 Forbidden for url: https://planted-login:planted-word@kaggle.example/x?token=planted-query-0123 "
+      + home + os.environ["KAGGLE_USERNAME"] + " Bearer planted-bearer-0123", file=sys.stderr)
+sys.exit(1)
+"""
+
 MODELS = ["traditional_cnn", "resnet50", "vgg16", "mobilenet_v3"]
 
 
@@ -52,6 +72,16 @@ class Project:
             "HOME": "/proc/no-home",
         }
         self.environment.pop("FER2013_DATA", None)
+        # A Kaggle client that fails and tells all, and a proxy that is not there.
+        (self.root / "kaggle").mkdir()
+        (self.root / "kaggle" / "__init__.py").touch()
+        (self.root / "kaggle" / "__main__.py").write_text(KAGGLE)
+        config = folder / "kaggle config"
+        config.mkdir()
+        (config / "kaggle.json").write_text('{"username": "planted-name", "key": "planted-file-0123"}')
+        self.environment |= {**SECRETS, "KAGGLE_CONFIG_DIR": str(config)}
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            self.environment[name] = "http://planted-proxy:planted%40proxy@127.0.0.1:9"
 
     def command(self, *arguments):
         return [sys.executable, "-m", "fer_utils.batch", *arguments]
@@ -105,12 +135,13 @@ def project(fresh):
     sound = broken.read_text()
     assert "weights, resolved=" in sound
     broken.write_text(sound.replace("weights, resolved=", "'/nowhere/weights.h5', resolved="))
-    fresh.first = fresh.run("--data", "synthetic", "--jobs", "2")
+    # No data are given and Kaggle fails, so that the drawn faces are taken.
+    fresh.first = fresh.run("--jobs", "2")
     fresh.first_run = read_run(fresh.out)
     fresh.first_report = (fresh.out / "report.html").read_text() if fresh.first.returncode == 1 else ""
     fresh.before = stamps(fresh.out)
     broken.write_text(sound)
-    fresh.second = fresh.run("--data", "synthetic", "--jobs", "2")
+    fresh.second = fresh.run("--jobs", "2")
     return fresh
 
 
@@ -144,6 +175,24 @@ def test_all_four_networks_give_the_same_predictions_again_and_beside_others(pro
     again = {model: read_model(tmp_path / model / "seed-0").record["predictions_sha256"] for model in MODELS}
     assert again == {model.model: model.record["predictions_sha256"] for model in run.models}
     assert len(set(again.values())) == len(MODELS)
+
+
+def test_no_secret_is_in_anything_that_a_run_leaves(project):
+    said = project.first.stdout + project.second.stdout
+    assert "403 Forbidden for url: https://***@kaggle.example/x?***" in said and "planted" not in said
+    files = [path for path in [*project.root.rglob("*"), *project.elsewhere.rglob("*")] if path.is_file()]
+    files = [path for path in files if path.parent.name != "kaggle" and "__pycache__" not in path.parts]
+    assert {"run.json", "plan.json", "report.html", "notebook.ipynb", "notebook.log", "snakemake.log"} <= {
+        path.name for path in files
+    }
+    assert [path for path in files if b"planted" in path.read_bytes()] == []
+    assert "403 Forbidden" in (project.out / "plan.json").read_text()
+
+
+def test_the_report_does_not_say_where_on_the_machine_it_was_made(project):
+    for report in (project.first_report, (project.out / "report.html").read_text(encoding="utf-8")):
+        assert report and str(project.root.parent) not in report
+        assert "a path with spaces" not in report
 
 
 def test_the_report_says_on_its_face_what_it_is(project):
