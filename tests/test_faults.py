@@ -76,6 +76,7 @@ def test_an_exception_in_any_cell_ends_the_model_and_is_recorded(run_notebook, t
             "MemoryError: ",
         ),
     ],
+    ids=["killed by the system", "refused by the system"],
 )
 def test_not_enough_memory_is_said(run_notebook, cell, said):
     ended, failure = run_notebook(["pass", cell])
@@ -294,6 +295,7 @@ def get(application=keras.applications.MobileNetV3Small):
         (b"half", 1000, "retrieval incomplete: got only 4 out of 1000 bytes"),
         (b"something else", None, "hash does not match"),
     ],
+    ids=["refuses", "is silent", "sends half", "sends another file"],
 )
 def test_a_server_that_does_not_give_the_weights_is_named(server, answer, length, said):
     server.answer, server.length = answer, length

@@ -459,6 +459,16 @@ def test_protocols_are_a_column_where_they_differ(tmp_path):
     assert [text_of(row.find_all("td")[1]) for row in page.select("header tbody tr")] == ["sound", "thesis"]
 
 
+def test_the_table_of_trainings_shows_the_hash_of_the_predictions():
+    record = {"predictions_sha256": "0123456789abcdef" * 4}
+    rows = overview.tabulate_trainings([{"label": "One", "seed": 0, "record": record}])
+    assert rows[0]["Predictions (sha256)"] == "0123456789abcdef"
+    assert (
+        overview.tabulate_trainings([{"label": "Old", "seed": 0, "record": {"seed": 0}}])[0]["Predictions (sha256)"]
+        == "–"
+    )
+
+
 def test_warnings_stand_once_with_the_trainings_they_hold_for():
     def training(label, *warnings):
         return {"label": label, "seed": 1, "record": {"warnings": list(warnings)}}
