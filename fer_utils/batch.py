@@ -1,6 +1,7 @@
 """The batch run behind ``./run_all.sh``: choose profile, data and models, write the plan, call Snakemake."""
 
 import argparse
+import errno
 import fcntl
 import itertools
 import os
@@ -320,6 +321,11 @@ def main(arguments=None):
         return make_run(arguments)
     except FerError as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"run_all.sh: the disk is full; free some space and call again ({error})", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(f"\n{stopped} Nothing that was finished is lost: the same command goes on where this one stopped.")
