@@ -153,6 +153,7 @@ def make_record(run, architecture, evaluate_seconds):
         },
         "augmentation": run.augmentation,
         "device": run.device,
+        "precision": run.precision,
         "versions": provenance.versions(),
         "git": provenance.git(),
         "times": {

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from fer_utils import data as datasets
+from fer_utils import precision as precisions
 from fer_utils import provenance, splits
 from fer_utils.constants import THESIS_SETTINGS
 from fer_utils.errors import ConfigError
@@ -30,6 +31,7 @@ REQUIRED = (
     "seed",
     "threads",
     "deterministic",
+    "precision",
     "epochs",
     "images_per_class",
     "test_images_per_class",
@@ -55,6 +57,8 @@ class TrainingRun:
         Where the training's state is kept: ``<out>/.training/<model>/seed-<n>``.
     device : dict
         ``kind`` (CPU or GPU), ``name``, ``threads``.
+    precision : str
+        Keras's dtype policy, what ``auto`` stands for resolved.
     started : str
         Time in UTC, ISO 8601.
     lock : filelock.FileLock
@@ -75,6 +79,7 @@ class TrainingRun:
     folder: Path
     state_folder: Path
     device: dict
+    precision: str
     started: str
     lock: filelock.FileLock
     weights: dict = field(default_factory=lambda: {"requested": "none", "used": "none", "sha256": None, "reason": None})
@@ -139,6 +144,8 @@ def begin(parameters):
     if p["epochs"] < 1:
         raise ConfigError(f"epochs is {p['epochs']}; expected 1 or more")
     device = prepare_device(p["threads"], p["seed"], p["deterministic"])
+    precision = precisions.choose(p["precision"], p.get("notebook"), device["kind"])
+    keras.config.set_dtype_policy(precision)
     out = resolve(p["out"])
     state_folder = out / ".training" / p["model"] / f"seed-{p['seed']}"
     state_folder.mkdir(parents=True, exist_ok=True)
@@ -162,6 +169,7 @@ def begin(parameters):
         folder=out / p["model"] / f"seed-{p['seed']}",
         state_folder=state_folder,
         device=device,
+        precision=precision,
         started=provenance.now(),
         lock=lock,
     )
@@ -170,7 +178,7 @@ def begin(parameters):
         f"Split: {len(split.train):,} training, {len(split.validation):,} validation, {len(split.public):,} "
         f"PublicTest and {len(split.private):,} PrivateTest images"
     )
-    print(f"Device: {device['kind']} {device['name']}, {device['threads']} threads")
+    print(f"Device: {device['kind']} {device['name']}, {device['threads']} threads, {precision}")
     for line in run.warnings():
         print(f"*** {line}")
     return run
