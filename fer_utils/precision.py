@@ -21,7 +21,7 @@ def choose(asked, notebook, device):
     Parameters
     ----------
     asked : {"auto", "float32", "mixed_bfloat16", "mixed_float16"}
-        The notebook's parameter.
+        The notebook's parameter. On a CPU mixed_float16 works, several times more slowly than float32.
     notebook : str
         File name, by which the table of `auto` knows the network.
     device : {"CPU", "GPU"}
@@ -34,12 +34,10 @@ def choose(asked, notebook, device):
     Raises
     ------
     ConfigError
-        If there is no such precision, or not on this device.
+        If there is no such precision.
     """
     if asked not in PRECISIONS:
         raise ConfigError(f"precision is {asked!r}; expected one of {', '.join(PRECISIONS)}")
-    if asked == "mixed_float16" and device == "CPU":
-        raise ConfigError("precision is 'mixed_float16', which is for GPUs; on a CPU take mixed_bfloat16 or auto")
     if asked != "auto":
         return asked
     table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))

@@ -128,11 +128,12 @@ def test_a_longer_training_goes_on_from_a_shorter_one(whole, tmp_path):
     assert (tmp_path / "tiny" / "seed-3" / "history.csv").read_bytes() == (whole[0] / "history.csv").read_bytes()
 
 
-def test_a_killed_training_in_bfloat16_goes_on_to_the_same_weights(whole, tmp_path):
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_killed_training_in_16_bits_goes_on_to_the_same_weights(whole, tmp_path, precision):
     first, second = tmp_path / "first", tmp_path / "second"
-    assert train(first, precision="mixed_bfloat16").returncode == 0
-    assert train(second, precision="mixed_bfloat16", killed_in=2).returncode == 9
-    done = train(second, precision="mixed_bfloat16")
+    assert train(first, precision=precision).returncode == 0
+    assert train(second, precision=precision, killed_in=2).returncode == 9
+    done = train(second, precision=precision)
     assert "2 of 4 epochs were trained before" in done.stdout
     paths = [folder / "tiny" / "seed-3" for folder in (first, second)]
     for name in ("history.csv", "model.weights.h5"):
@@ -141,7 +142,7 @@ def test_a_killed_training_in_bfloat16_goes_on_to_the_same_weights(whole, tmp_pa
     predictions = pd.read_parquet(paths[0] / "predictions.parquet")[list(PROBABILITY_COLUMNS)]
     # Probabilities of 8 bits would miss 1 by some thousandths.
     np.testing.assert_allclose(predictions.sum(axis=1), 1, atol=1e-5)
-    assert read_model(paths[0]).record["precision"] == "mixed_bfloat16"
+    assert read_model(paths[0]).record["precision"] == precision
     # The table has no entry for this test's network.
     assert read_model(whole[0]).record["precision"] == "float32"
 
