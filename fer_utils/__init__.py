@@ -6,8 +6,9 @@ Data flow one way, and the modules lie along it:
   draws a stand-in, ``data`` loads and caches it; ``pixels``, ``reference``, ``comparison`` and ``fingerprint`` say
   which copy it is, ``audit`` what is odd about it, ``splits`` which images are for what.
 - *arrays to predictions*: ``pipeline`` and ``augmentation`` make batches, ``weights`` gives a backbone its initial
-  values; ``session`` begins a training, ``fitting`` does it, ``evaluation`` ends it, with ``callbacks``, ``macro``,
-  ``state``, ``resolved`` and ``provenance``; ``privacy`` keeps secrets out of what is written.
+  values; ``session`` begins a training, ``fitting`` does it, ``evaluation`` ends it, with ``precision``,
+  ``fast_layers``, ``callbacks``, ``macro``, ``state``, ``resolved`` and ``provenance``; ``privacy`` keeps secrets out
+  of what is written.
 - *predictions to findings*, without TensorFlow: ``results`` reads a run, ``metrics`` and ``statistics`` compute,
   ``explanations`` says what explains the differences, ``claims`` judges the thesis's statements by ``rules`` on an
   ``evidence``, ``plots``, ``architecture`` and ``diagrams`` draw, ``figures`` saves and shows, ``sentences``,

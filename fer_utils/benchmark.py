@@ -34,7 +34,7 @@ class Comparison:
     about : str
         One sentence for the table.
     ours, other : str
-        Sides, as `fer_utils.benchmark_sides.SIDES` names them.
+        Sides: methods of `fer_utils.benchmark_sides.Sides`.
     goal : dict of str to float
         The least ratio of speeds, ours over the other's, by model; ``""`` is for all others.
     """
@@ -63,6 +63,12 @@ COMPARISONS = {
         "memory (channels last, the better of float32 and bfloat16 autocast).",
         "pipeline",
         "pytorch",
+        {"": 1.0},
+    ),
+    "precision": Comparison(
+        "Images a second of ours in mixed_bfloat16, over those in float32; `precision.yaml` is made from this.",
+        "bfloat16",
+        "float32",
         {"": 1.0},
     ),
     "resume": Comparison(

@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image
 
 from fer_utils import data as datasets
-from fer_utils import fitting, pipeline, provenance, session, splits
+from fer_utils import fitting, pipeline, precision, provenance, session, splits
 from fer_utils.callbacks import Progress, ScoreEpoch
 from fer_utils.constants import CLASSES
 from fer_utils.paths import project_root
@@ -100,9 +100,12 @@ class Sides:
         self.dataset = datasets.load(options["data"])
         self.train = splits.split(self.dataset, "sound").train
         self.gate = Gate(answer)
+        self.precision = "auto"
 
     def network(self, ours):
-        """Build the notebook's network, compiled as ours is, or as Keras has it."""
+        """Build the notebook's network, compiled as ours is, or as Keras has it; sets the precision before."""
+        chosen = precision.choose(self.precision, self.names["notebook"], "CPU") if ours else "float32"
+        keras.config.set_dtype_policy(chosen)
         network = self.names["make_model"]((48, 48, 1), 7)
         if ours:
             fitting.compile_network(network, 0.001, "CPU")
@@ -146,6 +149,16 @@ class Sides:
         """Ours as `fitting.fit` trains."""
         session.prepare_device(session.available_cores(), 0, True)
         self.train_batches(self.network(True), self.batches())
+
+    def bfloat16(self):
+        """Ours in bfloat16."""
+        self.precision = "mixed_bfloat16"
+        self.pipeline()
+
+    def float32(self):
+        """Ours in float32."""
+        self.precision = "float32"
+        self.pipeline()
 
     def repeated(self):
         """Ours, but for the pipeline: one batch, over and over."""
@@ -196,6 +209,8 @@ class Sides:
         p |= {"model": self.options["model"], "label": "", "epochs": 1 + self.options["pairs"]}
         p |= {"epoch_images_per_class": 0, "test_images_per_class": 0}
         device = session.prepare_device(p["threads"], 0, True)
+        chosen = precision.choose("auto", self.names["notebook"], "CPU")
+        keras.config.set_dtype_policy(chosen)
         run = session.TrainingRun(
             parameters=p,
             dataset=self.dataset,
@@ -203,6 +218,7 @@ class Sides:
             folder=Path(self.options["folder"]),
             state_folder=Path(self.options["folder"]) / f"state-{self.options['model']}",
             device=device,
+            precision=chosen,
             started=provenance.now(),
             lock=None,
             resolved=None,
@@ -240,9 +256,6 @@ class EndlessBatches(keras.utils.PyDataset):
 
     def __getitem__(self, number):
         return self.batches[number % len(self.batches)]
-
-
-SIDES = ("pipeline", "repeated", "generator", "plain", "resumable", "pytorch")
 
 
 def main():

@@ -156,6 +156,7 @@ def make_record(run, architecture, evaluate_seconds):
         },
         "augmentation": run.augmentation,
         "device": run.device,
+        "precision": run.precision,
         "versions": provenance.versions(),
         "git": provenance.git(),
         "times": {

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from fer_utils import data as datasets
 from fer_utils import lifeline, provenance, splits
+from fer_utils import precision as precisions
 from fer_utils.constants import THESIS_SETTINGS
 from fer_utils.errors import ConfigError
 from fer_utils.paths import resolve
@@ -34,6 +35,7 @@ REQUIRED = (
     "seed",
     "threads",
     "deterministic",
+    "precision",
     "epochs",
     "images_per_class",
     "test_images_per_class",
@@ -59,6 +61,8 @@ class TrainingRun:
         Where the training's state is kept: ``<out>/.training/<model>/seed-<n>``.
     device : dict
         ``kind`` (CPU or GPU), ``name``, ``threads``.
+    precision : str
+        Keras's dtype policy, what ``auto`` stands for resolved.
     started : str
         Time in UTC, ISO 8601.
     lock : filelock.FileLock
@@ -81,6 +85,7 @@ class TrainingRun:
     folder: Path
     state_folder: Path
     device: dict
+    precision: str
     started: str
     lock: filelock.FileLock
     resolved: Resolved
@@ -161,6 +166,8 @@ def begin(parameters):
         ) from None
     resolved = Resolved(state_folder)
     device = prepare_device(choose_threads(p["threads"], resolved), p["seed"], p["deterministic"])
+    precision = choose_precision(p, resolved, device["kind"])
+    keras.config.set_dtype_policy(precision)
     dataset = load_data(p, resolved)
     split = splits.split(dataset, p["protocol"], p["images_per_class"], p["test_images_per_class"])
     refuse_other_data(out, dataset.fingerprint)
@@ -171,6 +178,7 @@ def begin(parameters):
         folder=out / p["model"] / f"seed-{p['seed']}",
         state_folder=state_folder,
         device=device,
+        precision=precision,
         started=provenance.now(),
         lock=lock,
         resolved=resolved,
@@ -180,7 +188,7 @@ def begin(parameters):
         f"Split: {len(split.train):,} training, {len(split.validation):,} validation, {len(split.public):,} "
         f"PublicTest and {len(split.private):,} PrivateTest images"
     )
-    print(f"Device: {device['kind']} {device['name']}, {device['threads']} threads")
+    print(f"Device: {device['kind']} {device['name']}, {device['threads']} threads, {precision}")
     for line in run.warnings():
         print(f"*** {line}")
     return run
@@ -199,6 +207,16 @@ def choose_threads(asked, resolved):
     threads = asked or resolved.get("threads") or available_cores()
     resolved.keep("threads", threads)
     return threads
+
+
+def choose_precision(parameters, resolved, device):
+    """Return the dtype policy: as asked, else as when the training began, else what the table says of this device."""
+    asked = parameters["precision"]
+    if asked != "auto":
+        return precisions.choose(asked, parameters.get("notebook"), device)
+    precision = resolved.get("precision") or precisions.choose("auto", parameters.get("notebook"), device)
+    resolved.keep("precision", precision)
+    return precision
 
 
 def available_cores():

@@ -27,6 +27,7 @@ PARAMETERS = {
     "seed": 3,
     "threads": 1,
     "deterministic": True,
+    "precision": "auto",
     "images_per_class": 12,
     "test_images_per_class": 6,
     "epoch_images_per_class": 0,
@@ -51,7 +52,7 @@ network = keras.Sequential([
     keras.layers.BatchNormalization(),
     keras.layers.Dropout(0.3),
     keras.layers.Flatten(),
-    keras.layers.Dense(7, activation="softmax"),
+    keras.layers.Dense(7, activation="softmax", dtype="float32"),
 ])
 killed_in = sys.argv[2]
 
@@ -171,6 +172,25 @@ def test_a_longer_training_goes_on_from_a_shorter_one(whole, tmp_path):
     assert train(tmp_path, epochs=2).returncode == 0
     assert "2 of 4 epochs were trained before" in train(tmp_path).stdout
     assert (tmp_path / "tiny" / "seed-3" / "history.csv").read_bytes() == (whole[0] / "history.csv").read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_killed_training_in_16_bits_goes_on_to_the_same_weights(whole, tmp_path, precision):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(first, precision=precision).returncode == 0
+    assert train(second, precision=precision, killed_in=2).returncode == 9
+    done = train(second, precision=precision)
+    assert "2 of 4 epochs were trained before" in done.stdout
+    paths = [folder / "tiny" / "seed-3" for folder in (first, second)]
+    for name in ("history.csv", "model.weights.h5"):
+        assert (paths[0] / name).read_bytes() == (paths[1] / name).read_bytes()
+    assert (paths[0] / "history.csv").read_bytes() != (whole[0] / "history.csv").read_bytes()
+    predictions = pd.read_parquet(paths[0] / "predictions.parquet")[list(PROBABILITY_COLUMNS)]
+    # Probabilities of 8 bits would miss 1 by some thousandths.
+    np.testing.assert_allclose(predictions.sum(axis=1), 1, atol=1e-5)
+    assert read_model(paths[0]).record["precision"] == precision
+    # The table has no entry for this test's network.
+    assert read_model(whole[0]).record["precision"] == "float32"
 
 
 def test_evaluating_twice_gives_the_same(whole, tmp_path):

@@ -1,0 +1,148 @@
+"""The faster operations compute what Keras's own layers compute."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from fer_utils import fast_layers
+
+RNG = np.random.default_rng(0)
+
+
+def pair(make, shape, policy="float32"):
+    """The same layer twice with the same weights, the second one fast, and a batch."""
+    keras.utils.set_random_seed(1)
+    policies = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        networks = [keras.Sequential([keras.Input(shape), make()]) for _ in range(2)]
+    finally:
+        keras.config.set_dtype_policy(policies)
+    # Neither zeros nor ones, so that a forgotten weight shows.
+    weights = [RNG.uniform(0.5, 1.5, w.shape).astype("float32") for w in networks[0].weights]
+    for network in networks:
+        network.set_weights(weights)
+    fast_layers.use(networks[1])
+    return *networks, tf.constant(RNG.normal(1.0, 2.0, (6, *shape)).astype("float32"))
+
+
+def passes(network, batch, training=True):
+    """Outputs, gradients of a weighted sum for input and weights, and the weights after the pass."""
+    with tf.GradientTape() as tape:
+        tape.watch(batch)
+        out = network(batch, training=training)
+        factors = tf.reshape(tf.cast(tf.range(tf.size(out)) % 7, out.dtype), out.shape)
+        loss = tf.reduce_sum(out * factors)
+    gradients = tape.gradient(loss, [batch, *[v.value for v in network.trainable_variables]])
+    arrays = [out, *gradients, *[w.value for w in network.weights]]
+    return [tf.cast(a, tf.float32).numpy() for a in arrays]
+
+
+def assert_same(network, fast, batch, tolerance, **options):
+    for expected, got in zip(passes(network, batch, **options), passes(fast, batch, **options), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"momentum": 0.5, "epsilon": 0.1}, {"scale": False}, {"center": False}],
+    ids=str,
+)
+def test_batch_normalization(options):
+    slow, fast, batch = pair(lambda: layers.BatchNormalization(**options), (5, 4, 3))
+    assert_same(slow, fast, batch, 2e-5)
+    assert_same(slow, fast, batch, 2e-5, training=False)
+
+
+def test_the_running_statistics_of_batch_normalization_are_those_of_the_definition():
+    _, fast, batch = pair(lambda: layers.BatchNormalization(momentum=0.75), (5, 4, 3))
+    mean, variance = fast.layers[0].moving_mean.numpy(), fast.layers[0].moving_variance.numpy()
+    fast(batch, training=True)
+    values = batch.numpy().reshape(-1, 3)
+    np.testing.assert_allclose(fast.layers[0].moving_mean, 0.75 * mean + 0.25 * values.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(fast.layers[0].moving_variance, 0.75 * variance + 0.25 * values.var(axis=0), rtol=1e-5)
+
+
+def test_a_frozen_batch_normalization_keeps_its_statistics():
+    slow, fast, batch = pair(layers.BatchNormalization, (5, 4, 3))
+    slow.layers[0].trainable = fast.layers[0].trainable = False
+    before = fast.get_weights()
+    assert_same(slow, fast, batch, 1e-6)
+    for old, new in zip(before, fast.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("size", [5, 6])
+def test_pointwise_convolution(strides, padding, size):
+    options = {"strides": strides, "padding": padding, "activation": "relu"}
+    slow, fast, batch = pair(lambda: layers.Conv2D(4, 1, **options), (size, size, 3))
+    assert_same(slow, fast, batch, 1e-5)
+
+
+@pytest.mark.parametrize("kernel", [3, (2, 5)])
+def test_the_gradient_of_a_small_convolution_in_bfloat16(kernel):
+    slow, fast, batch = pair(lambda: layers.Conv2D(8, kernel, padding="same"), (4, 6, 16), "mixed_bfloat16")
+    # bfloat16 has 8 bits.
+    assert_same(slow, fast, batch, 0.02)
+
+
+def test_a_replaced_computation_is_the_one_that_runs(monkeypatch):
+    """Without this the comparisons above would pass for a `use` that does nothing."""
+    _, fast, batch = pair(layers.BatchNormalization, (5, 4, 3))
+    operations = {
+        op.type
+        for op in tf.function(lambda x: fast(x, training=True)).get_concrete_function(batch).graph.get_operations()
+    }
+    assert "FusedBatchNormV3" in operations
+    _, fast, batch = pair(lambda: layers.Conv2D(4, 1), (5, 5, 3))
+    operations = {op.type for op in tf.function(fast).get_concrete_function(batch).graph.get_operations()}
+    assert "MatMul" in operations and "Conv2D" not in operations
+
+
+def test_a_network_with_networks_inside_keeps_its_files(tmp_path):
+    keras.utils.set_random_seed(2)
+    inner = keras.Sequential([keras.Input((4, 4, 3)), layers.Conv2D(4, 1), layers.BatchNormalization()])
+    network = keras.Sequential([keras.Input((4, 4, 3)), inner, layers.Flatten(), layers.Dense(2)])
+    before = network.to_json()
+    fast_layers.use(network)
+    assert network.to_json() == before
+    batch = RNG.normal(size=(3, 4, 4, 3)).astype("float32")
+    network.save(tmp_path / "network.keras")
+    np.testing.assert_allclose(
+        keras.saving.load_model(tmp_path / "network.keras").predict(batch, verbose=0),
+        network.predict(batch, verbose=0),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_adam_moves_a_variable_as_keras_does():
+    results = []
+    for kind in (keras.optimizers.Adam, fast_layers.FusedAdam):
+        variable = keras.Variable(np.linspace(-1, 1, 12, dtype="float32").reshape(3, 4))
+        optimizer = kind(0.01, name="adam")
+        optimizer.build([variable])
+        for step in range(5):
+            gradient = tf.constant(np.sin(np.arange(12.0) * (step + 1)).reshape(3, 4).astype("float32"))
+            optimizer.apply([gradient], [variable])
+        results.append([variable.numpy(), *[v.numpy() for v in optimizer.variables]])
+        paths = [v.path for v in optimizer.variables]
+    for expected, got in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+    assert all(path.split("/")[0] == "adam" for path in paths if "/" in path)
+
+
+def test_the_gradient_of_a_small_convolution_is_a_matrix_product():
+    def gradient(size):
+        _, fast, batch = pair(lambda: layers.Conv2D(8, 3, padding="same"), (size, size, 4), "mixed_bfloat16")
+        graph = tf.function(lambda x: tf.gradients(fast(x), fast.trainable_variables[0].value)).get_concrete_function(
+            batch
+        )
+        return {op.type for op in graph.graph.get_operations()}
+
+    assert "Conv2DBackpropFilter" not in gradient(6)
+    assert "Conv2DBackpropFilter" in gradient(7)
