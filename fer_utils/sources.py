@@ -228,6 +228,10 @@ def download(folder: Path, on_message: Callable[[str], None] = print, timeout: f
         raise DataError("Kaggle: the package kaggle is not installed")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".download-*"):
+            # Of a process that was killed: a living one ends, and tidies up, within its limit.
+            if time.time() - left.stat().st_mtime > 2 * limit:
+                shutil.rmtree(left, ignore_errors=True)
         part = Path(tempfile.mkdtemp(prefix=".download-", dir=folder))
     except OSError as error:
         raise DataError(f"Kaggle: {folder} cannot be written: {error.strerror}") from error

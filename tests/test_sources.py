@@ -62,6 +62,17 @@ def test_download(kaggle, tmp_path):
     assert sources.find("auto", tmp_path / "data", messages.append).source == "fer2013.zip"
 
 
+def test_what_a_killed_download_left_is_removed_in_time(kaggle, tmp_path):
+    for name, age in (("killed", 7300), ("living", 60)):
+        part = tmp_path / f".download-{name}"
+        part.mkdir()
+        (part / "fer2013.zip").write_bytes(b"half")
+        os.utime(part, (time.time() - age,) * 2)
+    kaggle(WRITE_ZIP)
+    sources.download(tmp_path, lambda message: None)
+    assert sorted(path.name for path in tmp_path.glob(".download-*")) == [".download-living"]
+
+
 def test_a_slow_download_goes_on_as_long_as_bytes_come(kaggle, tmp_path):
     kaggle(
         "for i in range(8):\n"
