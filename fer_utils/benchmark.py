@@ -166,7 +166,7 @@ def compare(name, model, options, folder):
     comparison = COMPARISONS[name]
     common = {"model": model, "data": options.data, "steps": options.steps, "pairs": options.pairs}
     common |= {"seconds": options.seconds, "folder": str(folder)}
-    log = folder / f"{name}-{model}.log"
+    log = Path(project_root(), options.out) / f"{name}-{model}.log"
     ours = Side(common | {"side": comparison.ours}, log)
     try:
         # Both do the same work: the first says how many batches make a measurement of the length asked for.

@@ -49,8 +49,9 @@ def notebook_names(model):
             if "parameters" not in cell.metadata.get("tags", ()):
                 tree.body = [n for n in tree.body if isinstance(n, keep) or assigned(n) == "augmentation"]
             exec(compile(tree, entry["notebook"], "exec"), names)
-    names |= entry.get("parameters") or {}
-    return names | {"weights": "none"}
+    # In place: the functions look their names up here.
+    names.update((entry.get("parameters") or {}) | {"weights": "none"})
+    return names
 
 
 def assigned(node):
@@ -183,8 +184,9 @@ class Sides:
     def epochs(self):
         """Return what `resume` trains on and scores after each epoch."""
         rng = np.random.default_rng(0)
-        shown = np.sort(rng.choice(self.train, min(EPOCH, len(self.train)), replace=False))
-        return shown, np.flatnonzero(self.dataset.usage != "Training")[:SCORED]
+        # The drawn faces are fewer than that; speed does not mind one that comes twice.
+        shown = np.sort(rng.choice(self.train, EPOCH, replace=len(self.train) < EPOCH))
+        return shown, np.resize(np.flatnonzero(self.dataset.usage != "Training"), SCORED)
 
     def plain(self):
         """Keras's own `fit` on arrays: its shuffling, no state, operations as fast as they come."""
@@ -214,7 +216,9 @@ class Sides:
         run = session.TrainingRun(
             parameters=p,
             dataset=self.dataset,
-            split=splits.Split(train=shown, validation=scored, public=scored, private=scored, test=scored),
+            split=splits.Split(
+                protocol="thesis", train=shown, validation=scored, public=scored, private=scored, test=scored
+            ),
             folder=Path(self.options["folder"]),
             state_folder=Path(self.options["folder"]) / f"state-{self.options['model']}",
             device=device,
