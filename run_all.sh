@@ -85,7 +85,7 @@ case "${1:-}" in
     python -m ruff check .
     python -m ruff format --check .
     # A file stays on one worker: its tests share what is slow to make.
-    exec python -m pytest --numprocesses auto --dist loadfile "$@"
+    exec python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder "$@"
     ;;
   lab)
     shift

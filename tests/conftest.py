@@ -20,6 +20,12 @@ FER2013_DATA = os.environ.get("FER2013_DATA")
 EMOTION_CODE = {"angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surprise": 5, "neutral": 6}
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that no worker is left alone with one at the end."""
+    longest = ("test_workflow.py", "test_notebooks.py", "test_training.py", "test_faults.py")
+    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Path of the real FER2013; skips the test where there is none."""
