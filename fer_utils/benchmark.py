@@ -227,7 +227,7 @@ def main(arguments=None):
     parser.add_argument("--models", help=f"with commas; default: {','.join(config['default_models'])}")
     parser.add_argument("--pairs", type=int, default=10, help="measurements of each side (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of one (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=0, help="batches of one, instead of its length")
+    parser.add_argument("--steps", type=int, default=0, help="batches of one, or of an epoch of resume")
     parser.add_argument("--data", default="synthetic", help="as for a run; speed does not depend on it")
     parser.add_argument("--out", default="results/benchmark", help="folder (default: %(default)s)")
     options = parser.parse_args(arguments)
