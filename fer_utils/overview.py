@@ -284,6 +284,7 @@ def tabulate_trainings(trainings):
                 "Seed": training["seed"],
                 **({"Protocol": record.get("protocol", "–")} if several else {}),
                 "Weights": used,
+                "Precision": record.get("precision", "–"),
                 "Training images": f"{split['train']:,}" if "train" in split else "–",
                 "Epochs": f"{epochs.get('run', '–')} of {epochs.get('requested', '–')}",
                 "Best epoch": epochs.get("best", "–"),

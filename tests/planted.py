@@ -95,6 +95,7 @@ def planted_record(model="resnet50", seed=0, **changes):
         },
         "augmentation": {"rotation": 10, "horizontal_flip": True},
         "device": {"kind": "CPU", "name": "planted", "threads": 2},
+        "precision": "mixed_bfloat16",
         "versions": {"python": "3.11", "tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2"},
         "git": {"commit": "0" * 40, "dirty": False},
         "times": {

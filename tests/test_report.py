@@ -446,8 +446,8 @@ def test_header_states_the_run(tmp_path):
     assert facts["Command"] == "./run_all.sh --profile paper"
     rows = [[text_of(c) for c in row.find_all(["th", "td"])] for row in page.select("header tbody tr")]
     assert rows == [
-        ["Traditional CNN", "0", "random", "234", "45 of 45", "3", "58 min", "0123456789abcdef"],
-        ["ResNet-50", "0", "ImageNet", "234", "45 of 45", "3", "58 min", "0123456789abcdef"],
+        ["Traditional CNN", "0", "random", "mixed_bfloat16", "234", "45 of 45", "3", "58 min", "0123456789abcdef"],
+        ["ResNet-50", "0", "ImageNet", "mixed_bfloat16", "234", "45 of 45", "3", "58 min", "0123456789abcdef"],
     ]
 
 
