@@ -131,4 +131,4 @@ rule report:
         code=code(ROOT / "fer_utils" / "report.py") + code_hash(["report"]),
         failures=lambda wildcards: failures(),
     shell:
-        "{PYTHON:q} -m fer_utils.report ."
+        "{PYTHON:q} -m fer_utils.report . >/dev/null"

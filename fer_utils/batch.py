@@ -248,10 +248,11 @@ def make_report(arguments):
         raise ConfigError(f"{out}: no plan.json, so that this is no run folder; ./run_all.sh makes one")
     lock = hold(out)
     # Two steps over what is there, one after the other: Snakemake would need seconds to say so.
-    steps = (["fer_utils.execution", "findings"], ["fer_utils.report", "."])
-    calls = ([sys.executable, "-m", *step] for step in steps)
-    failed = any(subprocess.run(call, cwd=out, pass_fds=[lock.fileno()]).returncode for call in calls)
-    return close(out, options, failed)
+    python, place = [sys.executable, "-m"], {"cwd": out, "pass_fds": [lock.fileno()]}
+    failed = subprocess.run([*python, "fer_utils.execution", "findings"], **place).returncode
+    # It prints where the report is, and so do we.
+    failed = failed or subprocess.run([*python, "fer_utils.report", "."], stdout=subprocess.DEVNULL, **place).returncode
+    return close(out, options, bool(failed))
 
 
 def close(out, options, failed, status=0):
