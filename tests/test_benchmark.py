@@ -38,7 +38,7 @@ def test_an_interval_that_holds_the_goal_decides_nothing(low, high, met):
 
 def test_unknown_comparisons_and_models_are_refused(capsys):
     assert benchmark.main(["speed"]) == 2
-    assert "there are ceiling, generator, pytorch, resume" in capsys.readouterr().err
+    assert "there are ceiling, generator, pytorch, precision, resume" in capsys.readouterr().err
     assert benchmark.main(["ceiling", "--models", "alexnet"]) == 2
     assert "unknown alexnet" in capsys.readouterr().err
 

@@ -162,7 +162,9 @@ def test_the_jobs_of_a_run_that_is_gone_are_waited_for(tmp_path):
     (tmp_path / ".run.json-abc.unfinished").mkdir()
     assert not batch.wait_for_jobs(tmp_path, seconds=0.2)
     batch.hold(tmp_path).close()
-    assert process.poll() is not None and not (tmp_path / ".run.json-abc.unfinished").exists()
+    # Its last act, before the lock goes with it.
+    assert (tmp_path / f"{execution.JOBS}.done").exists() and not (tmp_path / ".run.json-abc.unfinished").exists()
+    process.wait()
     process.stdout.close()
 
 
