@@ -153,7 +153,7 @@ def test_a_process_that_belongs_to_no_run_follows_nobody(monkeypatch):
 def test_the_jobs_of_a_run_that_is_gone_are_waited_for(tmp_path):
     code = (
         "import fcntl, sys, time; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_SH); "
-        "print(flush=True); time.sleep(2)"
+        "print(flush=True); time.sleep(2); open(sys.argv[1] + '.done', 'w').close()"
     )
     (tmp_path / ".training").mkdir()
     job = [sys.executable, "-c", code, str(tmp_path / execution.JOBS)]
