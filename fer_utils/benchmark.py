@@ -34,7 +34,7 @@ class Comparison:
     about : str
         One sentence for the table.
     ours, other : str
-        Sides: methods of `fer_utils.benchmark_sides.Sides`.
+        Sides: methods of `fer_utils.benchmark_sides.Sides`, or ``"pytorch"``.
     goal : dict of str to float
         The least ratio of speeds, ours over the other's, by model; ``""`` is for all others.
     """
@@ -114,15 +114,16 @@ class Side:
     Parameters
     ----------
     options : dict
-        What `fer_utils.benchmark_sides.main` takes.
+        What `fer_utils.benchmark_sides.main` and `fer_utils.benchmark_torch.main` take.
     log : path
         Where its messages go.
     """
 
     def __init__(self, options, log):
+        module = "benchmark_torch" if options["side"] == "pytorch" else "benchmark_sides"
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fer_utils.benchmark_sides", json.dumps(options)],
+                [sys.executable, "-m", f"fer_utils.{module}", json.dumps(options)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,

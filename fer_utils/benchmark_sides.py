@@ -242,12 +242,6 @@ class Sides:
             plateau_patience=5,
         )
 
-    def pytorch(self):
-        """Train the same network in PyTorch."""
-        from fer_utils import benchmark_torch
-
-        benchmark_torch.train(self.options, self.names, self.answer)
-
 
 class EndlessBatches(keras.utils.PyDataset):
     """A generator of batches that starts over at its end, for `fit` with ``steps_per_epoch``."""

@@ -1,8 +1,14 @@
-"""The four networks in PyTorch, to be timed against ours; an optional dependency (``requirements-benchmark.txt``)."""
+"""The four networks in PyTorch, to be timed against ours; an optional dependency (``requirements-benchmark.txt``).
 
+A process of its own that knows nothing of TensorFlow: the two in one process end in a segmentation fault.
+"""
+
+import json
 import math
 import sys
 import time
+
+from fer_utils.planning import notebook_parameters, read_config
 
 try:
     import torch
@@ -10,6 +16,8 @@ try:
     from torch import nn
 except ImportError as error:
     raise SystemExit(f"{error}; to compare with PyTorch: pip install -r requirements-benchmark.txt") from None
+
+BATCH = 64
 
 
 def traditional_cnn(names):
@@ -81,8 +89,8 @@ class Trainer:
         self.network = network.to(memory_format=torch.channels_last).train()
         self.optimizer = torch.optim.Adam(network.parameters(), lr=0.001, foreach=True)
         self.bfloat16 = bfloat16
-        self.images = torch.rand(64, 1, 48, 48).to(memory_format=torch.channels_last)
-        self.labels = torch.randint(0, 7, (64,))
+        self.images = torch.rand(BATCH, 1, 48, 48).to(memory_format=torch.channels_last)
+        self.labels = torch.randint(0, 7, (BATCH,))
 
     def train(self, steps):
         """Train for some batches; return the seconds."""
@@ -99,8 +107,11 @@ class Trainer:
         return time.monotonic() - started
 
 
-def train(options, names, answer):
-    """Be the PyTorch side of `fer_utils.benchmark_sides`."""
+def main():
+    """Be the PyTorch side; what it is asked and answers is as in `fer_utils.benchmark_sides`."""
+    options = json.loads(sys.argv[1])
+    entry = read_config()["models"][options["model"]]
+    names = notebook_parameters(entry["notebook"]) | (entry.get("parameters") or {})
     torch.manual_seed(0)
     trainers = [Trainer(NETWORKS[options["model"]](names), bfloat16) for bfloat16 in (False, True)]
     for trainer in trainers:
@@ -109,6 +120,10 @@ def train(options, names, answer):
     best = trainers[times.index(min(times))]
     steps = options["steps"] or max(2, math.ceil(options["seconds"] / (min(times) / 6)))
     note = f"PyTorch {torch.__version__} in {'bfloat16' if best.bfloat16 else 'float32'}"
-    answer({"steps": steps, "images": steps * 64, "note": note})
+    print(json.dumps({"steps": steps, "images": steps * BATCH, "note": note}), flush=True)
     for _ in sys.stdin:
-        answer({"seconds": best.train(steps)})
+        print(json.dumps({"seconds": best.train(steps)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

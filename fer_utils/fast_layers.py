@@ -2,8 +2,9 @@
 
 Keras 3 composes batch normalisation, in float32 and of a dozen operations, and Adam of as many for each variable;
 TensorFlow has one fused operation for either. Its convolutions lose time where an image has shrunk to a few pixels:
-with 1x1 kernels, and in the gradient of bfloat16 kernels. Both are matrix products there. What is computed is the same
-by definition and differs in the last digits only (the tests hold each against Keras's own).
+with 1x1 kernels, in the gradient of bfloat16 kernels and in that of depthwise ones. All three are matrix products
+there. What is computed is the same by definition and differs in the last digits only (the tests hold each against
+Keras's own).
 
 Only a layer's computation is replaced, on the instance: class, name, weights, configuration and the saved files stay
 Keras's, so that a trained network loads without this package.
@@ -12,10 +13,15 @@ Keras's, so that a trained network loads without this package.
 import functools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 #: Up to so many pixels of an output, the kernel's gradient is quicker as one matrix product of bfloat16 patches.
 SMALL = 36
+
+#: From so many weights of a depthwise kernel on, and up to so many pixels that it reads, its gradient is quicker as a
+#: matrix product: MobileNet-V3's 5x5 kernels on images of 2x2 to 9x9.
+MANY_WEIGHTS, FEW_PIXELS = 25, 81
 
 
 def use(network):
@@ -35,6 +41,10 @@ def use(network):
                 layer.convolution_op = functools.partial(pointwise_convolution, layer)
             elif layer.strides == (1, 1) and layer.padding == "same":
                 layer.convolution_op = functools.partial(small_convolution, layer)
+        elif type(layer) is keras.layers.DepthwiseConv2D and simple_depthwise_convolution(layer):
+            layer.call = functools.partial(small_depthwise_convolution, layer)
+        elif type(layer) is keras.layers.UpSampling2D and repeats_channels(layer):
+            layer.call = functools.partial(tf.tile, multiples=(1, 1, 1, layer.size[1]))
 
 
 def walk(network):
@@ -54,6 +64,23 @@ def simple_batch_normalization(layer):
 def simple_convolution(layer):
     """Whether a convolution has neither groups nor holes, with the channels last."""
     return layer.groups == 1 and layer.dilation_rate == (1, 1) and layer.data_format == "channels_last"
+
+
+def simple_depthwise_convolution(layer):
+    """Whether a depthwise convolution is in float32, and nothing but the convolution."""
+    plain = layer.depth_multiplier == 1 and layer.dilation_rate == (1, 1) and layer.data_format == "channels_last"
+    return plain and not layer.use_bias and layer.activation is keras.activations.linear and is_float32(layer)
+
+
+def is_float32(layer):
+    """Whether a layer computes in float32."""
+    return layer.compute_dtype == "float32"
+
+
+def repeats_channels(layer):
+    """Whether an upsampling is the notebooks' way to repeat the one channel of an image; it would transpose twice."""
+    nearest = layer.interpolation == "nearest" and layer.data_format == "channels_first"
+    return nearest and layer.size[0] == 1 and layer.input.shape[-1] == 1
 
 
 def batch_normalization(layer, inputs, training=None, mask=None):
@@ -114,8 +141,8 @@ def pointwise_convolution(layer, inputs, kernel):
     if (down, across) != (1, 1):
         inputs = inputs[:, ::down, ::across]
     height, width, channels = inputs.shape[1:]
-    pixels = tf.reshape(inputs, (-1, channels))
-    return tf.reshape(tf.matmul(pixels, kernel[0, 0]), (-1, height, width, kernel.shape[-1]))
+    weights = tf.reshape(kernel, kernel.shape[2:])
+    return tf.reshape(tf.matmul(tf.reshape(inputs, (-1, channels)), weights), (-1, height, width, kernel.shape[-1]))
 
 
 def small_convolution(layer, inputs, kernel):
@@ -161,6 +188,85 @@ def small_convolution(layer, inputs, kernel):
 
     # A Keras variable, which the policy casts where it is converted.
     return convolve(inputs, tf.convert_to_tensor(kernel))
+
+
+def small_depthwise_convolution(layer, inputs):
+    """Convolve each channel by itself; where the image is small, the kernel's gradient is a matrix product.
+
+    Parameters
+    ----------
+    layer : keras.layers.DepthwiseConv2D
+        Built; see `simple_depthwise_convolution`.
+    inputs : tensor of float32, shape (n, height, width, channels)
+        Images.
+
+    Returns
+    -------
+    tensor of float32, shape (n, rows, columns, channels)
+    """
+    height, width, channels = inputs.shape[1:]
+    if None in (height, width) or height * width > FEW_PIXELS or np.prod(layer.kernel_size) < MANY_WEIGHTS:
+        return type(layer).call(layer, inputs)
+    kernel = tf.convert_to_tensor(layer.kernel)
+    if layer.padding == "same" and layer.strides == (1, 1):
+        # What lies further from the kernel's centre than the image is long meets nothing but padding.
+        rows, columns = (inner(size, length) for size, length in zip(layer.kernel_size, (height, width), strict=True))
+        kernel = kernel[rows, columns]
+    padding, strides = layer.padding.upper(), (1, *layer.strides, 1)
+
+    @tf.custom_gradient
+    def convolve(inputs, kernel):
+        outputs = tf.nn.depthwise_conv2d(inputs, kernel, strides, padding)
+
+        def gradient(upstream):
+            to_inputs = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+                input_sizes=tf.shape(inputs), filter=kernel, out_backprop=upstream, strides=strides, padding=padding
+            )
+            # Of each channel, how each pixel that comes out goes with each that went in; summed over the images.
+            by_output = tf.transpose(tf.reshape(upstream, (-1, rows_out * columns_out, channels)), (2, 1, 0))
+            by_input = tf.transpose(tf.reshape(inputs, (-1, height * width, channels)), (2, 0, 1))
+            pairs = tf.reshape(tf.matmul(by_output, by_input), (channels, -1))
+            return to_inputs, tf.reshape(tf.transpose(tf.matmul(pairs, meeting)), kernel.shape)
+
+        rows_out, columns_out = outputs.shape[1:3]
+        meeting = tf.constant(weights_that_meet((height, width), kernel.shape[:2], strides[1:3], padding))
+        return outputs, gradient
+
+    return convolve(inputs, kernel)
+
+
+def inner(size, length):
+    """Return the slice of a kernel's ``size`` weights that an image of some length can meet, with stride 1."""
+    cut = max(0, (size - 1) // 2 - (length - 1))
+    return slice(cut, size - cut)
+
+
+def weights_that_meet(image, kernel, strides, padding):
+    """Say with which weight of a kernel a pixel goes into a pixel of the output.
+
+    Parameters
+    ----------
+    image, kernel, strides : (int, int)
+        Sizes and steps, down and across.
+    padding : {"SAME", "VALID"}
+        As TensorFlow means it.
+
+    Returns
+    -------
+    ndarray of float32, shape (output pixels * input pixels, weights)
+        1 where they meet, else 0.
+    """
+    axes = []
+    for length, size, stride in zip(image, kernel, strides, strict=True):
+        if padding == "SAME":
+            out = -(-length // stride)
+            before = max((out - 1) * stride + size - length, 0) // 2
+        else:
+            out, before = (length - size) // stride + 1, 0
+        weight = np.arange(length) - np.arange(out)[:, np.newaxis] * stride + before
+        axes.append(weight[..., np.newaxis] == np.arange(size))
+    down, across = axes
+    return np.einsum("aik,bjl->abijkl", down, across).reshape(-1, np.prod(kernel)).astype("float32")
 
 
 class FusedAdam(keras.optimizers.Adam):

@@ -146,3 +146,43 @@ def test_the_gradient_of_a_small_convolution_is_a_matrix_product():
 
     assert "Conv2DBackpropFilter" not in gradient(6)
     assert "Conv2DBackpropFilter" in gradient(7)
+
+
+@pytest.mark.parametrize("options", [{"padding": "same"}, {"padding": "valid"}, {"padding": "valid", "strides": 2}])
+@pytest.mark.parametrize(
+    ("kernel", "size"), [(5, (2, 2)), (5, (3, 4)), (5, (7, 9)), ((3, 9), (4, 3)), ((6, 5), (6, 6))]
+)
+def test_a_small_depthwise_convolution(kernel, size, options):
+    rows, columns = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    if options["padding"] == "valid" and (rows > size[0] or columns > size[1]):
+        pytest.skip("the kernel is larger than the image")
+    slow, fast, batch = pair(lambda: layers.DepthwiseConv2D(kernel, use_bias=False, **options), (*size, 3))
+    assert_same(slow, fast, batch, 2e-5)
+
+
+def test_a_depthwise_convolution_is_replaced_where_it_is_small_and_simple():
+    def gradient(size, policy="float32", **options):
+        make = lambda: layers.DepthwiseConv2D(5, padding="same", **options)  # noqa: E731
+        _, fast, batch = pair(make, (size, size, 4), policy)
+        graph = tf.function(lambda x: tf.gradients(fast(x), fast.trainable_variables[0].value))
+        return {op.type for op in graph.get_concrete_function(batch).graph.get_operations()}
+
+    native = "DepthwiseConv2dNativeBackpropFilter"
+    assert native not in gradient(9, use_bias=False)
+    assert native in gradient(10, use_bias=False)
+    assert native in gradient(9, use_bias=True)
+    assert native in gradient(9, use_bias=False, activation="relu")
+    assert native in gradient(9, use_bias=False, policy="mixed_bfloat16")
+
+
+def test_grey_repeated_as_three_channels():
+    def make(size=(1, 3)):
+        return lambda: layers.UpSampling2D(size, data_format="channels_first")
+
+    slow, fast, batch = pair(make(), (4, 5, 1))
+    assert_same(slow, fast, batch, 0)
+    assert "Transpose" not in {op.type for op in tf.function(fast).get_concrete_function(batch).graph.get_operations()}
+    # Other upsamplings mean something else.
+    for shape, size in (((4, 5, 2), (1, 3)), ((4, 5, 1), (2, 3))):
+        slow, fast, batch = pair(make(size), shape)
+        assert_same(slow, fast, batch, 0)
