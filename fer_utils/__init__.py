@@ -14,5 +14,6 @@ Data flow one way, and the modules lie along it:
   ``evidence``, ``plots``, ``architecture`` and ``diagrams`` draw, ``figures`` saves and shows, ``sentences``,
   ``overview``, ``summary``, ``checklist`` and ``words`` word it, ``report`` makes the page and ``sanitizer`` guards it.
 - *the batch run*: ``cli``, ``planning``, ``batch``, ``execution``, ``progress``, ``lifeline``; the Snakefile says what
-  makes what. ``benchmark``, ``benchmark_sides`` and ``benchmark_torch`` measure speed.
+  makes what. ``benchmark``, ``benchmark_sides`` and ``benchmark_torch`` measure speed, ``benchmark_costs`` what
+  else a run costs.
 """

@@ -168,11 +168,16 @@ def finish(out, status):
     estimates = {(entry["model"], entry["seed"]): entry["estimate"] for entry in run.plan["models"]}
     for result in run.models:
         scored = result.metrics["best"][result.final_part]
-        took = result.record["times"]["train_seconds"] + result.record["times"]["evaluate_seconds"]
+        times = result.record["times"]
+        # An estimate made after the training has learnt from it.
+        if times["finished"] < run.plan["created"]:
+            beside = "in an earlier call"
+        else:
+            beside = f"estimated {duration(estimates[result.model, result.seed])}"
         print(
             f"  {result.label} (seed {result.seed}): accuracy {scored['accuracy']:.3f}, macro F1 "
-            f"{scored['macro_f1']:.3f} on {scored['n']:,} images ({result.final_part}); took {duration(took)}, "
-            f"estimated {duration(estimates[result.model, result.seed])}"
+            f"{scored['macro_f1']:.3f} on {scored['n']:,} images ({result.final_part}); took "
+            f"{duration(times['train_seconds'] + times['evaluate_seconds'])}, {beside}"
         )
     for failure in run.failures:
         print(f"  FAILED: {failure['label']} (seed {failure['seed']}): {failure['error']}")

@@ -2,7 +2,7 @@
 
 Two ways to train the same network run in a process each and take turns, so that whatever else slows the machine slows
 both. What counts is the ratio of each pair; its median has a 95% bootstrap interval, and where that interval holds the
-goal inside, the benchmark has not answered.
+goal inside, the benchmark has not answered. `fer_utils.benchmark_costs` measures what is no comparison.
 """
 
 import argparse
@@ -81,6 +81,25 @@ COMPARISONS = {
 }
 
 
+def median_interval(values):
+    """Median of some values with its 95% interval.
+
+    Parameters
+    ----------
+    values : sequence of float
+
+    Returns
+    -------
+    median, low, high : float
+        Bootstrap over the values (percentile).
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2 or np.ptp(values) == 0:
+        return float(np.median(values)), float(values.min()), float(values.max())
+    found = bootstrap((values,), np.median, method="percentile", n_resamples=9999, rng=np.random.default_rng(0))
+    return float(np.median(values)), float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
 def ratio_interval(ours, other):
     """Median ratio of paired speeds with its 95% interval.
 
@@ -92,17 +111,25 @@ def ratio_interval(ours, other):
     Returns
     -------
     ratio, low, high : float
-        How many times as fast ours is; bootstrap over the pairs (percentile).
+        How many times as fast ours is; see `median_interval`.
     """
-    ratios = np.asarray(other, dtype=float) / np.asarray(ours, dtype=float)
-    if len(ratios) < 2 or np.ptp(ratios) == 0:
-        return float(np.median(ratios)), float(ratios.min()), float(ratios.max())
-    found = bootstrap((ratios,), np.median, method="percentile", n_resamples=9999, rng=np.random.default_rng(0))
-    return float(np.median(ratios)), float(found.confidence_interval.low), float(found.confidence_interval.high)
+    return median_interval(np.asarray(other, dtype=float) / np.asarray(ours, dtype=float))
 
 
-def verdict(low, high, goal):
-    """Say whether an interval meets a goal: ``yes``, ``no``, or ``inconclusive`` where it straddles it."""
+def verdict(low, high, goal, at_most=False):
+    """Say whether an interval meets a goal: ``yes``, ``no``, or ``inconclusive`` where it straddles it.
+
+    Parameters
+    ----------
+    low, high : float
+        The interval.
+    goal : float
+        What is to be reached, or not to be exceeded.
+    at_most : bool
+        Whether it is not to be exceeded.
+    """
+    if at_most:
+        low, high, goal = -high, -low, -goal
     if low >= goal:
         return "yes"
     return "no" if high < goal else "inconclusive"
@@ -145,10 +172,14 @@ class Side:
                 return json.loads(line)
         raise ConfigError(f"a side of the benchmark ended with status {self.process.wait()}; its messages: {self.log}")
 
+    def ask(self):
+        """Let it work for one measurement; return its answer."""
+        print("go", file=self.process.stdin, flush=True)
+        return self.answer()
+
     def measure(self):
         """Let it work for one measurement; return the seconds."""
-        print("go", file=self.process.stdin, flush=True)
-        return self.answer()["seconds"]
+        return self.ask()["seconds"]
 
     def end(self):
         """Stop it."""
@@ -165,8 +196,9 @@ def compare(name, model, options, folder):
         A row of the table, with the seconds of every pair.
     """
     comparison = COMPARISONS[name]
-    common = {"model": model, "data": options.data, "steps": options.steps, "pairs": options.pairs}
-    common |= {"seconds": options.seconds, "folder": str(folder)}
+    common = {"model": model, "data": options.data, "steps": options.steps}
+    repeats = options.pairs or 10
+    common |= {"pairs": repeats, "seconds": options.seconds, "folder": str(folder)}
     log = Path(project_root(), options.out) / f"{name}-{model}.log"
     ours = Side(common | {"side": comparison.ours}, log)
     try:
@@ -177,11 +209,11 @@ def compare(name, model, options, folder):
         raise
     try:
         pairs = []
-        for number in range(options.pairs):
+        for number in range(repeats):
             order = (ours, other) if number % 2 == 0 else (other, ours)
             seconds = {side: side.measure() for side in order}
             pairs.append((seconds[ours], seconds[other]))
-            print(f"  {name}, {model}: pair {number + 1} of {options.pairs}: {pairs[-1][1] / pairs[-1][0]:.3f}")
+            print(f"  {name}, {model}: pair {number + 1} of {repeats}: {pairs[-1][1] / pairs[-1][0]:.3f}")
     finally:
         ours.end()
         other.end()
@@ -221,21 +253,31 @@ def table(rows):
 
 
 def main(arguments=None):
-    """Run the comparisons that the command line names; table and JSON are brought up to date after each."""
+    """Run what the command line names; table and JSON are brought up to date after each."""
+    # It takes intervals and sides from here.
+    from fer_utils.benchmark_costs import MEASUREMENTS
+    from fer_utils.benchmark_costs import table as table_of_costs
+
     config = read_config()
+    known = [*COMPARISONS, *MEASUREMENTS]
     parser = argparse.ArgumentParser(prog="./run_all.sh benchmark", description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", default=["ceiling", "generator", "resume"], metavar="COMPARISON")
+    parser.add_argument("names", nargs="*", default=["ceiling", "generator", "resume"], metavar="|".join(known))
     parser.add_argument("--models", help=f"with commas; default: {','.join(config['default_models'])}")
-    parser.add_argument("--pairs", type=int, default=10, help="measurements of each side (default: %(default)s)")
+    parser.add_argument(
+        "--pairs",
+        "--repeats",
+        type=int,
+        help="measurements of each side, or of each cost (default: 10; 2 or 3 of long ones)",
+    )
     parser.add_argument("--seconds", type=float, default=4.0, help="length of one (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=0, help="batches of one, or of an epoch of resume")
-    parser.add_argument("--data", default="synthetic", help="as for a run; speed does not depend on it")
+    parser.add_argument("--data", default="synthetic", help="as for a run; only costs depend on it")
     parser.add_argument("--out", default="results/benchmark", help="folder (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
-        unknown = [name for name in options.names if name not in COMPARISONS]
+        unknown = [name for name in options.names if name not in known]
         if unknown:
-            raise ConfigError(f"no comparison {', '.join(unknown)}; there are {', '.join(COMPARISONS)}")
+            raise ConfigError(f"no comparison {', '.join(unknown)}; there are {', '.join(known)}")
         models = choose_models(config, options.models)
         out = Path(project_root(), options.out)
         out.mkdir(parents=True, exist_ok=True)
@@ -247,18 +289,27 @@ def main(arguments=None):
             "git": provenance.git(),
             "command": ["./run_all.sh", "benchmark", *(sys.argv[1:] if arguments is None else arguments)],
         }
-        rows = []
-        with tempfile.TemporaryDirectory() as folder:
+        compared, costs = [], []
+
+        def text():
+            return "\n".join(filter(None, (table(compared), table_of_costs(costs))))
+
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
             for name in options.names:
-                for model in models:
-                    rows.append(compare(name, model, options, Path(folder)))
-                    write_json(out / "benchmark.json", about | {"rows": rows})
-                    write_text(out / "benchmark.md", table(rows))
-                    print(table(rows[-1:]).splitlines()[-1])
+                if name in MEASUREMENTS:
+                    measured, rows, shown = MEASUREMENTS[name](models, options, folder), costs, table_of_costs
+                else:
+                    measured, rows, shown = (compare(name, model, options, folder) for model in models), compared, table
+                for row in measured:
+                    rows.append(row)
+                    write_json(out / "benchmark.json", about | {"rows": compared + costs})
+                    write_text(out / "benchmark.md", text())
+                    print(shown([row]).splitlines()[-1])
     except FerError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    print(f"\n{table(rows)}\n{out / 'benchmark.md'}")
+    print(f"\n{text()}\n{out / 'benchmark.md'}")
     return 0
 
 

@@ -23,11 +23,14 @@ from fer_utils.callbacks import Progress, ScoreEpoch
 from fer_utils.constants import CLASSES
 from fer_utils.paths import project_root
 from fer_utils.planning import read_config
+from fer_utils.state import TrainingState
 
 BATCH = 64
 #: Images that `resume` trains on and scores in an epoch: FER2013's, where `--steps` does not say fewer. In a shorter
 #: epoch what it costs beside its batches weighs more.
 EPOCH, SCORED = 28_709, 7_178
+#: Images in a batch when `ScoreEpoch` and `evaluate` predict.
+SCORED_BATCH = 256
 #: Images in the folder that `generator` reads.
 IN_FOLDER = 1_400
 
@@ -241,6 +244,35 @@ class Sides:
             plateau_factor=0.2,
             plateau_patience=5,
         )
+
+    def after_epoch(self):
+        """Do what ours does after an epoch: predict the scored images, keep the best weights and the state."""
+        session.prepare_device(session.available_cores(), 0, True)
+        network = self.network(True)
+        tested = self.dataset.images[self.dataset.usage != "Training"][..., np.newaxis]
+        state = TrainingState(Path(self.options["folder"]) / f"kept-{self.options['model']}", {}, 1)
+        kept = {"epoch": 1, "best_file": "best-001.weights.h5"}
+
+        def seconds(function, *arguments, **options):
+            started = time.monotonic()
+            function(*arguments, **options)
+            return time.monotonic() - started
+
+        def predict(images):
+            return seconds(network.predict, images, batch_size=SCORED_BATCH, verbose=0)
+
+        def save():
+            network.save_weights(state.folder / kept["best_file"])
+            state.save(network, kept)
+
+        # The first call builds the graph, the second says how many batches make a measurement.
+        batch = np.resize(tested, (SCORED_BATCH, *tested.shape[1:]))
+        predict(batch)
+        steps = self.options["steps"] or math.ceil(self.options["seconds"] / predict(batch))
+        images = np.resize(tested, (min(steps * SCORED_BATCH, SCORED), *tested.shape[1:]))
+        self.answer({"images": len(images)})
+        while sys.stdin.readline():
+            self.answer({"predict": predict(images), "save": seconds(save)})
 
 
 class EndlessBatches(keras.utils.PyDataset):

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from fer_utils import data as datasets
+from fer_utils import precision as precisions
 from fer_utils import provenance, splits
 from fer_utils.errors import ConfigError
 from fer_utils.paths import project_root
@@ -32,6 +33,10 @@ GPU_SPEED = 40
 
 #: Seconds that a notebook takes beside training and predicting: starting, building the network, saving.
 OVERHEAD = 20
+
+#: Of so many of the newest runs alike, the fastest says how fast this machine is: whatever else it does slows a run
+#: down, and nothing speeds one up.
+NEWEST_RUNS = 5
 
 
 def read_config():
@@ -247,7 +252,7 @@ def estimate(entry, parameters, dataset, device, seen):
     device : {"CPU", "GPU"}
         What it will run on.
     seen : dict
-        Earlier runs' speeds on this machine: (notebook, device) to the factor over the configured cost.
+        Earlier runs' speeds on this machine, from `seen_speeds`.
     """
     p = parameters
     split = splits.split(dataset, p["protocol"], p["images_per_class"], p["test_images_per_class"])
@@ -256,7 +261,8 @@ def estimate(entry, parameters, dataset, device, seen):
     train, predict = (milliseconds / 1000 for milliseconds in entry["cost"])
     seconds = p["epochs"] * (len(split.train) * train + len(scored) * predict)
     seconds += (2 * len(split.test) + len(split.train)) * predict
-    factor = seen.get((entry["notebook"], device), 1 / GPU_SPEED if device == "GPU" else 1.0)
+    chosen = precisions.choose(p["precision"], entry["notebook"], device)
+    factor = seen.get((entry["notebook"], device, chosen), 1 / GPU_SPEED if device == "GPU" else 1.0)
     return seconds * factor + OVERHEAD
 
 
@@ -266,10 +272,11 @@ def seen_speeds(folder, config):
     Returns
     -------
     dict
-        (notebook, "CPU" or "GPU") to seconds per epoch over what the cost in ``config.yaml`` would give.
+        (notebook, "CPU" or "GPU", precision) to seconds per epoch over what the cost in ``config.yaml`` would give;
+        of the fastest of the `NEWEST_RUNS` with as many threads as the newest.
     """
-    speeds = {}
-    for path in sorted(Path(folder).glob("*/*/seed-*/run.json"), key=os.path.getmtime):
+    found = {}
+    for path in sorted(Path(folder).glob("*/*/seed-*/run.json"), key=os.path.getmtime, reverse=True):
         record = read_json(path)
         entry = config["models"].get(record["model"])
         if entry is None or record["epochs"]["run"] < 2:
@@ -280,7 +287,13 @@ def seen_speeds(folder, config):
         train, predict = (milliseconds / 1000 for milliseconds in entry["cost"])
         expected = split["train"] * train + scored * predict
         if expected > 5:
-            speeds[entry["notebook"], record["device"]["kind"]] = record["times"]["seconds_per_epoch"] / expected
+            device = record["device"]
+            factors = found.setdefault((entry["notebook"], device["kind"], record["precision"]), [])
+            factors.append((device["threads"], record["times"]["seconds_per_epoch"] / expected))
+    speeds = {}
+    for alike, factors in found.items():
+        threads = factors[0][0]
+        speeds[alike] = min([factor for number, factor in factors if number == threads][:NEWEST_RUNS])
     return speeds
 
 

@@ -27,11 +27,11 @@ NAMES = {
 
 
 def flatten(tree, prefix=""):
-    """Turn a nested dict of arrays into a flat one, with ``/`` between the levels' names."""
+    """Turn a nested dict into a flat one, with ``//`` between the levels' names."""
     flat = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"
-        flat |= flatten(value, f"{path}//") if isinstance(value, dict) else {path: np.asarray(value)}
+        flat |= flatten(value, f"{path}//") if isinstance(value, dict) else {path: value}
     return flat
 
 
@@ -169,12 +169,14 @@ class TrainingState:
         self._set(network, kept, lambda name: name.startswith(("trainable_variables", "non_trainable_variables")))
 
     def _set(self, network, kept, wanted):
+        names = {name for name in flatten(network.get_state_tree()) if wanted(name)}
         with np.load(self.folder / kept["state_file"]) as arrays:
-            flat = {name: arrays[name] for name in arrays.files}
-        names = {name for name in flatten(network.get_state_tree(value_format="numpy_array")) if wanted(name)}
-        if names - set(flat):
-            raise ValueError(f"{self.folder}: the kept state lacks {sorted(names - set(flat))[:3]}; delete it")
-        network.set_state_tree(unflatten({name: flat[name] for name in names}))
+            if names - set(arrays.files):
+                raise ValueError(
+                    f"{self.folder}: the kept state lacks {sorted(names - set(arrays.files))[:3]}; delete it"
+                )
+            # Of a large network the whole state is half a gigabyte; only what is wanted is read.
+            network.set_state_tree(unflatten({name: arrays[name] for name in names}))
 
     def save(self, network, kept):
         """Keep the state after an epoch.
@@ -188,7 +190,8 @@ class TrainingState:
             the files written are added to it.
         """
         name = f"epoch-{kept['epoch']:03d}.npz"
-        arrays = flatten(network.get_state_tree(value_format="numpy_array"))
+        # Variables, not arrays: each is copied when it is written, and not all of them at once.
+        arrays = flatten(network.get_state_tree())
         with replacing(self.folder / name) as temporary:
             np.savez(temporary, **{k: v for k, v in arrays.items() if not k.startswith("metrics_variables")})
         flush(self.folder / kept["best_file"])

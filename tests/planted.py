@@ -150,5 +150,6 @@ def plant_run(folder, models=("traditional_cnn", "resnet50", "vgg16", "mobilenet
             )
             entries.append({"model": model, "seed": seed, "label": LABELS.get(model, model), "estimate": 4000.0})
     plan = {"profile": "paper", "data": "fer2013.zip", "protocol": "sound", "models": entries}
+    plan["created"] = "2025-12-31T23:59:59Z"  # a second before the planted trainings began
     (folder / "plan.json").write_text(json.dumps(plan))
     return folder

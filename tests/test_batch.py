@@ -81,6 +81,17 @@ def test_the_end_says_what_failed_and_exits_with_1(tmp_path, capsys):
     assert batch.finish(tmp_path, 1) == 1
 
 
+def test_a_training_of_an_earlier_call_stands_beside_no_estimate(tmp_path, capsys):
+    """The estimate of the call that found it done was made from it."""
+    plant_run(tmp_path, models=("traditional_cnn",))
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    # The planted training finished at one o'clock.
+    (tmp_path / "plan.json").write_text(json.dumps(plan | {"created": "2026-01-01T01:00:01Z"}))
+    assert batch.finish(tmp_path, 0) == 0
+    printed = capsys.readouterr().out
+    assert "took 59 min, in an earlier call" in printed and "estimated" not in printed
+
+
 def test_an_old_report_is_not_passed_off_as_the_new_one(tmp_path, capsys):
     plant_run(tmp_path, models=("traditional_cnn",))
     (tmp_path / "report.html").write_text("")

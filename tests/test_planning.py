@@ -1,6 +1,7 @@
 """What a run is made of: profiles, models, parameters, names, estimates."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -136,26 +137,53 @@ def fake_dataset(per_class=10):
 
 def test_the_estimate_is_images_times_cost():
     p = {"protocol": "sound", "images_per_class": 5, "test_images_per_class": 0, "epoch_images_per_class": 2}
+    p |= {"epochs": 3, "precision": "float32"}
     entry = {"notebook": "n.ipynb", "cost": [100, 10]}
     # 3 epochs of 35 images at 0.1 s and 28 scored at 0.01 s; then twice 140 test and 35 training images at 0.01 s.
     expected = 3 * (35 * 0.1 + 28 * 0.01) + (2 * 140 + 35) * 0.01
-    seconds = planning.estimate(entry, p | {"epochs": 3}, fake_dataset(), "CPU", {})
+    seconds = planning.estimate(entry, p, fake_dataset(), "CPU", {})
     assert seconds == pytest.approx(expected + planning.OVERHEAD)
-    faster = planning.estimate(entry, p | {"epochs": 3}, fake_dataset(), "CPU", {("n.ipynb", "CPU"): 0.5})
-    assert faster == pytest.approx(expected / 2 + planning.OVERHEAD)
+    seen = {("n.ipynb", "CPU", "float32"): 0.5}
+    assert planning.estimate(entry, p, fake_dataset(), "CPU", seen) == pytest.approx(expected / 2 + planning.OVERHEAD)
+    # What was seen in float32 says nothing of another precision.
+    other = planning.estimate(entry, p | {"precision": "mixed_bfloat16"}, fake_dataset(), "CPU", seen)
+    assert other == pytest.approx(expected + planning.OVERHEAD)
 
 
-def test_earlier_runs_teach_the_estimate(tmp_path):
-    folder = tmp_path / "quick-x" / "traditional_cnn" / "seed-0"
-    folder.mkdir(parents=True)
+def plant_times(folder, seconds, threads=2, precision="float32", age=0):
+    """Leave the record of a traditional CNN: an epoch of 10,000 images, which 4.7 ms each make 47 seconds."""
     record = {
         "model": "traditional_cnn",
         "epochs": {"run": 4},
         "split": {"train": 10_000, "public": 0, "private": 0, "epoch_images_per_class": 0},
-        "device": {"kind": "CPU"},
-        "times": {"seconds_per_epoch": 23.5},
+        "device": {"kind": "CPU", "threads": threads},
+        "precision": precision,
+        "times": {"seconds_per_epoch": seconds},
     }
-    (folder / "run.json").write_text(json.dumps(record))
-    entry = {"notebook": "n.ipynb", "cost": [4.7, 1.3]}
-    speeds = planning.seen_speeds(tmp_path, {"models": {"traditional_cnn": entry}})
-    assert speeds == {("n.ipynb", "CPU"): pytest.approx(0.5)}
+    path = folder / "traditional_cnn" / "seed-0" / "run.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record))
+    os.utime(path, (1_000_000 - age, 1_000_000 - age))
+
+
+CONFIGURED = {"models": {"traditional_cnn": {"notebook": "n.ipynb", "cost": [4.7, 1.3]}}}
+
+
+def test_earlier_runs_teach_the_estimate(tmp_path):
+    plant_times(tmp_path / "a", 23.5)
+    plant_times(tmp_path / "b", 9.4, precision="mixed_bfloat16")
+    assert planning.seen_speeds(tmp_path, CONFIGURED) == {
+        ("n.ipynb", "CPU", "float32"): pytest.approx(0.5),
+        ("n.ipynb", "CPU", "mixed_bfloat16"): pytest.approx(0.2),
+    }
+
+
+def test_a_run_on_a_busy_machine_is_not_believed_beside_a_faster_one(tmp_path):
+    plant_times(tmp_path / "busy", 235.0)
+    plant_times(tmp_path / "quiet", 47.0, age=1)
+    plant_times(tmp_path / "four-threads", 4.7, threads=4, age=2)
+    for number in range(3):
+        plant_times(tmp_path / f"again-{number}", 94.0, age=3 + number)
+    # Nor is one that is older than five others: the machine, or the code, was another one.
+    plant_times(tmp_path / "long-ago", 4.7, age=6)
+    assert planning.seen_speeds(tmp_path, CONFIGURED) == {("n.ipynb", "CPU", "float32"): pytest.approx(1.0)}

@@ -1,6 +1,7 @@
 """What lies between two starts of a training: its states, and what its open requests came to."""
 
 import json
+import tracemalloc
 from types import SimpleNamespace
 
 import keras
@@ -81,6 +82,31 @@ def test_an_unfinished_write_is_removed(tmp_path):
     (state.folder / ".epoch-002.npz-abc.unfinished").mkdir()
     TrainingState(tmp_path, KEY, 1)
     assert not list(state.folder.glob(".*"))
+
+
+def traced(function, *arguments):
+    """Return the most bytes of Python's and NumPy's memory that a call took."""
+    tracemalloc.start()
+    function(*arguments)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_the_state_is_not_held_in_memory_a_second_time(tmp_path):
+    """A large network's is half a gigabyte, which decides how much memory its notebook takes."""
+    network = keras.Sequential([keras.Input((500,)), *[keras.layers.Dense(500, use_bias=False) for _ in range(8)]])
+    network.compile("adam", "mse")
+    network.optimizer.build(network.trainable_variables)
+    # Three megabytes a layer: the weights and the optimizer's two moments of them.
+    layer = 3 * 500 * 500 * 4
+    state, kept = TrainingState(tmp_path, KEY, 1), {"epoch": 1, "best_file": "best-001.weights.h5"}
+    (state.folder / kept["best_file"]).write_bytes(b"weights")
+    assert traced(state.save, network, kept) < layer
+    before = network.get_weights()
+    network.set_weights([np.zeros_like(values) for values in before])
+    assert traced(state.restore_weights, network, kept) < 4 * layer
+    assert all(np.array_equal(*pair) for pair in zip(network.get_weights(), before, strict=True))
 
 
 def begun(folder):
