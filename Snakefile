@@ -24,7 +24,7 @@ NOTEBOOKS = ROOT / "notebooks"
 PLAN = {(entry["model"], str(entry["seed"])): entry for entry in config["models"]}
 
 # How results look; none of it reaches a number.
-LOOKS = {"architecture", "diagrams", "figures", "plots", "progress", "results", "statistics"}
+LOOKS = {"architecture", "diagrams", "figures", "overview", "plots", "progress", "results", "statistics"}
 MODEL_FILES = ["history.csv", "predictions.parquet", "metrics.json", "architecture.json", "summary.txt", "run.json"]
 
 

@@ -123,7 +123,7 @@ def snakemake(out, rules, plan, lock, extra=()):
         *base,
         *rules,
         "--resources",
-        f"slot={plan['jobs']}",
+        f"slot={plan['at_once']}",
         "--keep-going",
         "--rerun-incomplete",
         *extra,
@@ -294,6 +294,7 @@ def make_run(arguments):
         place = arguments.index("--")
         arguments, extra = arguments[:place], arguments[place + 1 :]
     options = make_parser().parse_args(arguments)
+    options.elsewhere = any(word.startswith(("--executor", "-e")) for word in extra)
     plan, out = make_plan(options, command, on_message=lambda line: print(line, flush=True))
     lock = hold(out)
     write_json(out / "plan.json", plan)

@@ -6,6 +6,7 @@ from datetime import datetime
 import keras
 import numpy as np
 
+from fer_utils import distribution
 from fer_utils.errors import TrainingError
 from fer_utils.files import write_json
 from fer_utils.metrics import METRICS, scores
@@ -36,7 +37,7 @@ class ScoreEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs):
         """Add the scores to the epoch's logs, where the callbacks after this one find them."""
-        proba = self.model.predict(self.images, batch_size=256, verbose=0)
+        proba = distribution.predict(self.model, self.images)
         if not (np.isfinite(proba).all() and np.isfinite(logs["loss"])):
             raise TrainingError(
                 f"the training diverged: in epoch {epoch + 1} the loss became {logs['loss']}, or the network's "

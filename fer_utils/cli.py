@@ -59,6 +59,8 @@ def make_parser():
         action="store_true",
         help="copy the run's figures to figures/ of the project, with their origin",
     )
+    # Whether Snakemake sends the jobs to other machines, which what follows `--` says.
+    parser.set_defaults(elsewhere=False)
     return parser
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import tensorflow as tf
 
 from fer_utils import architecture as architectures
-from fer_utils import provenance
+from fer_utils import distribution, provenance
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
 from fer_utils.files import remove_unfinished, replacing, write_json, write_text
 from fer_utils.metrics import scores
@@ -37,8 +37,7 @@ def evaluate(run, network):
     run.folder.mkdir(parents=True, exist_ok=True)
 
     def predict(index):
-        images = dataset.images[index][..., np.newaxis]
-        return network.predict(images, batch_size=256, verbose=0)
+        return distribution.predict(network, dataset.images[index][..., np.newaxis])
 
     run.state.restore_weights(network, kept)
     last = {"epoch": kept["epoch"]} | score_test(run, predict(split.test))
@@ -114,7 +113,8 @@ def make_record(run, architecture, evaluate_seconds):
     seconds = sum(segment["seconds"] for segment in kept["segments"])
     gpu_peak = None
     if run.device["kind"] == "GPU":
-        gpu_peak = round(tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20, 1)
+        memory = [tf.config.experimental.get_memory_info(f"GPU:{n}") for n in range(run.device["replicas"])]
+        gpu_peak = round(max(used["peak"] for used in memory) / 2**20, 1)
     shown = p | {
         "optimizer": "Adam",
         "loss": "CategoricalCrossentropy",

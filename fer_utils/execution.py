@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from fer_utils import lifeline
+from fer_utils import gpus, lifeline
 from fer_utils.files import move, write_json
 from fer_utils.paths import project_root
 from fer_utils.progress import Watch, duration, name_of, say
@@ -144,18 +144,24 @@ def run_model(plan, out, entry, threads):
     (folder / "progress.json").unlink(missing_ok=True)
     say(f"{name_of(entry)}: begins")
     started = time.monotonic()
-    # Another number of jobs at once is no reason to go on with another number of threads.
-    threads = entry["parameters"]["threads"] or Resolved(folder).get("threads") or threads
+    # Another number of jobs at once is no reason to go on with another number of threads, or of GPUs.
+    resolved = Resolved(folder)
+    chosen = {"threads": entry["parameters"]["threads"] or resolved.get("threads") or threads}
+    count = plan.get("gpus", 0)
+    if count > 1 and "devices" in entry["parameters"]:
+        share = max(1, count // plan["jobs"])
+        chosen["devices"] = entry["parameters"]["devices"] or resolved.get("devices") or share
     watch = Watch(plan, out, entry)
     watch.start()
     try:
-        execute(
-            project_root() / "notebooks" / entry["notebook"],
-            out / place / "notebook.ipynb",
-            entry["parameters"] | {"out": str(out), "threads": threads},
-            plan["kernel"],
-            folder / "notebook.ipynb",
-        )
+        with gpus.claim(out / ".training", chosen.get("devices", 1), count):
+            execute(
+                project_root() / "notebooks" / entry["notebook"],
+                out / place / "notebook.ipynb",
+                entry["parameters"] | {"out": str(out)} | chosen,
+                plan["kernel"],
+                folder / "notebook.ipynb",
+            )
     except Exception as error:
         message = describe(error)
         record = {

@@ -9,9 +9,9 @@ import pandas as pd
 import tensorflow as tf
 
 from fer_utils import augmentation as augmentations
-from fer_utils import fast_layers, pipeline, provenance, splits
+from fer_utils import distribution, fast_layers, pipeline, provenance, splits
 from fer_utils.callbacks import KeepState, Progress, ScoreEpoch
-from fer_utils.errors import TrainingError
+from fer_utils.errors import ConfigError, TrainingError
 from fer_utils.macro import MacroPrecision, MacroRecall
 from fer_utils.state import TrainingState
 
@@ -55,12 +55,26 @@ def fit(
         One row an epoch: ``epoch``, ``learning_rate``, and each of `fer_utils.metrics.METRICS` for training (no
         prefix; measured while training, with dropout and augmentation), ``val_``, ``public_``, ``private_`` and
         ``test_``.
+
+    Raises
+    ------
+    ConfigError
+        If several devices are to train a network that was built for one, or cannot all have a share of a batch.
+    TrainingError
+        If the training diverges, or cannot begin without weights that are gone.
     """
     p, split, dataset = run.parameters, run.split, run.dataset
     run.augmentation = augmentations.check(augmentation)
     for layer in batch_normalizations(network) if batch_norm_momentum else ():
         layer.momentum = batch_norm_momentum
-    compile_network(network, learning_rate, run.device["kind"])
+    if run.strategy and network.distribute_strategy is not run.strategy:
+        raise ConfigError(
+            f"the network was not built for the {run.device['replicas']} devices of this run: build it inside "
+            "`with run.scope():`, or train on one (devices)"
+        )
+    distribution.check_batches(len(split.train), batch_size, run.device["replicas"])
+    with run.scope():
+        compile_network(network, learning_rate, run.device["kind"])
     per_class = p["epoch_images_per_class"] or p["test_images_per_class"]
     scored = splits.split(dataset, p["protocol"], test_images_per_class=per_class).test
     settings = {
@@ -105,34 +119,36 @@ def fit(
             initial_value_threshold=kept["best"],
         )
         steps = pipeline.steps_per_epoch(len(split.train), batch_size)
-        network.fit(
-            pipeline.training_batches(
-                dataset.images[split.train],
-                dataset.labels[split.train],
-                batch_size=batch_size,
-                seed=p["seed"],
-                settings=run.augmentation,
-                first_epoch=first_epoch,
-                epochs=p["epochs"],
-            ),
-            initial_epoch=first_epoch,
+        batches = pipeline.training_batches(
+            dataset.images[split.train],
+            dataset.labels[split.train],
+            batch_size=batch_size,
+            seed=p["seed"],
+            settings=run.augmentation,
+            first_epoch=first_epoch,
             epochs=p["epochs"],
-            steps_per_epoch=steps,
-            shuffle=False,
-            callbacks=[
-                ScoreEpoch(
-                    dataset.images[scored][..., np.newaxis],
-                    dataset.labels[scored],
-                    dataset.usage[scored] == "PublicTest",
-                    "public" if p["protocol"] == "sound" else "test",
-                ),
-                plateau,
-                checkpoint,
-                KeepState(state, plateau, kept),
-                Progress(run.state_folder / "progress.json", f"{p['label']}, seed {p['seed']}", p["epochs"], steps),
-            ],
-            verbose=0,
         )
+        with distribution.training(network):
+            network.fit(
+                distribution.share(batches, run.strategy),
+                initial_epoch=first_epoch,
+                epochs=p["epochs"],
+                steps_per_epoch=steps,
+                shuffle=False,
+                callbacks=[
+                    ScoreEpoch(
+                        dataset.images[scored][..., np.newaxis],
+                        dataset.labels[scored],
+                        dataset.usage[scored] == "PublicTest",
+                        "public" if p["protocol"] == "sound" else "test",
+                    ),
+                    plateau,
+                    checkpoint,
+                    KeepState(state, plateau, kept),
+                    Progress(run.state_folder / "progress.json", f"{p['label']}, seed {p['seed']}", p["epochs"], steps),
+                ],
+                verbose=0,
+            )
     return pd.DataFrame(kept["history"])
 
 
@@ -172,17 +188,18 @@ def compile_network(network, learning_rate, device):
         What it will be trained on.
     """
     adam = keras.optimizers.Adam
-    # What is slow in Keras on a CPU was measured there; a GPU has its own ways.
-    if device == "CPU":
+    distributed = network.distribute_strategy.num_replicas_in_sync > 1
+    # What is slow in Keras on a CPU was measured there; a GPU has its own ways. The faster layers know one device.
+    if device == "CPU" and not distributed:
         fast_layers.use(network)
         adam = fast_layers.FusedAdam
     network.compile(
         # One name, so that a state can move between a CPU and a GPU.
         optimizer=adam(learning_rate, name="adam"),
-        loss=keras.losses.CategoricalCrossentropy(),
+        loss=distribution.SharedCrossentropy() if distributed else keras.losses.CategoricalCrossentropy(),
         metrics=epoch_metrics(),
-        # XLA pays on a GPU and slows training on a CPU.
-        jit_compile="auto" if device == "GPU" else False,
+        # XLA pays on a GPU and slows training on a CPU; what passes between devices it cannot compile.
+        jit_compile="auto" if device == "GPU" and not distributed else False,
     )
     # Only a built optimizer takes its state back.
     network.optimizer.build(network.trainable_variables)
@@ -210,7 +227,8 @@ def epoch_metrics():
 def training_key(run, network, settings, scored):
     """Everything that the course of a training depends on, but for its length: another key is another training.
 
-    Device and threads are left out: a training that is moved goes on, and the record says where each epoch ran.
+    Device and threads are left out: a training that is moved goes on, and the record says where each epoch ran. On
+    several devices at once it is another training.
 
     Parameters
     ----------
@@ -231,6 +249,11 @@ def training_key(run, network, settings, scored):
     # Optimizer and loss are the settings' and the code's; whether XLA compiles is the device's.
     layers.pop("compile_config", None)
     images = hashlib.sha256(run.split.train.tobytes() + b"/" + scored.tobytes()).hexdigest()
+    code = ["augmentation", "callbacks", "fast_layers", "fitting", "macro", "metrics", "pipeline"]
+    several = {}
+    if run.strategy:
+        several = {"distribution": f"{run.device['distribution']} on {run.device['replicas']}"}
+        code.append("distribution")
     return {
         "network": json.dumps(layers, sort_keys=True),
         "trainable": [variable.path for variable in network.trainable_variables],
@@ -240,8 +263,6 @@ def training_key(run, network, settings, scored):
         "parameters": {name: run.parameters[name] for name in ("protocol", "seed", "deterministic")},
         "precision": run.precision,
         "settings": settings,
-        "code": provenance.code_hash(
-            ["augmentation", "callbacks", "fast_layers", "fitting", "macro", "metrics", "pipeline"]
-        ),
+        "code": provenance.code_hash(code),
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
-    }
+    } | several

@@ -238,10 +238,14 @@ def distinct(records, text):
 
 
 def device_text(record):
-    """``"CPU AMD EPYC, 2 threads"``; empty where no device was recorded."""
+    """``"CPU AMD EPYC, 2 threads"``, with how many at once where several trained; empty where none was recorded."""
     device = record.get("device") or {}
-    threads = f", {device['threads']} threads" if device.get("threads") else ""
-    return f"{device['kind']} {device.get('name') or ''}".strip() + threads if device.get("kind") else ""
+    if not device.get("kind"):
+        return ""
+    several = f"{device['replicas']} x " if device.get("replicas", 1) > 1 else ""
+    threads = f"{device['threads']} threads" if device.get("threads") else ""
+    name = f"{several}{device['kind']} {device.get('name') or ''}".strip()
+    return ", ".join(filter(None, [name, threads, device.get("distribution")]))
 
 
 def software_text(record):
@@ -267,6 +271,7 @@ def moment(time):
 def tabulate_trainings(trainings):
     """One row of texts for each training that finished: what it started from, what it had, how long it took."""
     several = len({t["record"].get("protocol") for t in trainings if t["record"]}) > 1
+    replicas = [(t["record"].get("device") or {}).get("replicas", 1) for t in trainings]
     rows = []
     for training in trainings:
         record = training["record"]
@@ -274,6 +279,7 @@ def tabulate_trainings(trainings):
             continue
         weights, split = record.get("weights") or {}, record.get("split") or {}
         epochs, times = record.get("epochs") or {}, record.get("times") or {}
+        device = record.get("device") or {}
         used = {"none": "random", "imagenet": "ImageNet"}.get(weights.get("used"), weights.get("used", "–"))
         if used == "random" and weights.get("requested", "none") != "none":
             used = f"random (asked: {weights['requested']})"
@@ -285,6 +291,7 @@ def tabulate_trainings(trainings):
                 **({"Protocol": record.get("protocol", "–")} if several else {}),
                 "Weights": used,
                 "Precision": record.get("precision", "–"),
+                **({"Devices": device.get("replicas", 1)} if max(replicas) > 1 else {}),
                 "Training images": f"{split['train']:,}" if "train" in split else "–",
                 "Epochs": f"{epochs.get('run', '–')} of {epochs.get('requested', '–')}",
                 "Best epoch": epochs.get("best", "–"),

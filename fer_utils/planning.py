@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import yaml
 
 from fer_utils import data as datasets
@@ -30,6 +31,10 @@ RESERVED = {
 
 #: How many times faster than two CPU cores a GPU is taken to be until a run has been timed on it. A guess.
 GPU_SPEED = 40
+
+#: Memory that a training may take, in GiB: the kernel of VGG-16 (34 million weights, their gradients, Adam's moments, a
+#: batch's activations, all images, TensorFlow itself). A job beyond what is free ends others with it. About so much.
+JOB_MEMORY = 2.5
 
 #: Seconds that a notebook takes beside training and predicting: starting, building the network, saving.
 OVERHEAD = 20
@@ -179,8 +184,8 @@ def check_sizes(model, parameters):
     for name in ("epochs", "batch_size"):
         if parameters[name] < 1:
             raise ConfigError(f"{model}: {name} is {parameters[name]}; expected 1 or more")
-    for name in ("images_per_class", "test_images_per_class", "epoch_images_per_class", "threads"):
-        if parameters[name] < 0:
+    for name in ("images_per_class", "test_images_per_class", "epoch_images_per_class", "threads", "devices"):
+        if parameters.get(name, 0) < 0:
             raise ConfigError(f"{model}: {name} is {parameters[name]}; expected 0 (all) or more")
 
 
@@ -198,8 +203,8 @@ def check_kernel(name):
         raise ConfigError(f"--kernel {name}: no such Jupyter kernel; there are {', '.join(sorted(found)) or 'none'}")
 
 
-def has_gpu():
-    """Whether ``nvidia-smi`` answers and TensorFlow can use what it names.
+def count_gpus():
+    """Return how many GPUs ``nvidia-smi`` and TensorFlow both see.
 
     TensorFlow is asked in a process of its own: it takes long to import, and would hold the GPU.
     """
@@ -208,8 +213,39 @@ def has_gpu():
         subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=True, timeout=30)
         answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     except (OSError, subprocess.SubprocessError):
-        return False
-    return int(answer.stdout) > 0
+        return 0
+    return int(answer.stdout)
+
+
+def jobs_at_once(jobs, gpus, on_message):
+    """Return how many jobs may run at a time: as many as asked, unless GPUs or memory do not do.
+
+    What a job gets (threads, GPUs) is counted by the jobs asked for, so that the numbers do not depend on what happens
+    to be free.
+
+    Parameters
+    ----------
+    jobs : int
+        What ``--jobs`` says.
+    gpus : int
+        How many there are; a single one is shared.
+    on_message : callable
+        Takes each line for the person who waits.
+
+    Returns
+    -------
+    int
+        1 or more.
+    """
+    free = psutil.virtual_memory().available / 2**30
+    limits = {f"{free:.1f} GiB of memory are free, and a training may take {JOB_MEMORY}": int(free / JOB_MEMORY)}
+    if gpus > 1:
+        limits[f"there are {gpus} GPUs, and each is one job's"] = gpus
+    for reason, limit in limits.items():
+        if jobs > max(limit, 1):
+            jobs = max(limit, 1)
+            on_message(f"*** --jobs: {reason}; {jobs} at a time. Give --jobs {jobs}, and each gets more of the machine")
+    return jobs
 
 
 def choose_profile(asked, synthetic, gpu):
@@ -334,7 +370,7 @@ def make_plan(options, command, on_message=print):
     known = {model: notebook_parameters(config["models"][model]["notebook"]) for model in models}
     settings = read_settings(options.set, known)
 
-    gpu = has_gpu()
+    gpus = count_gpus()
     # A profile that insists on real data must not wait for a fallback to be refused.
     insists = options.profile == "paper"
     asked = options.data
@@ -352,10 +388,10 @@ def make_plan(options, command, on_message=print):
     synthetic = fingerprint["variant"] == "synthetic"
     if insists and synthetic:
         raise ConfigError("--profile paper needs FER2013 and takes no other data; give --data PATH, or --profile smoke")
-    profile, why = choose_profile(options.profile, synthetic, gpu)
+    profile, why = choose_profile(options.profile, synthetic, gpus > 0)
     on_message(f"Profile: {profile} ({why}): {config['profiles'][profile]['about']}")
 
-    device = "GPU" if gpu else "CPU"
+    device = "GPU" if gpus else "CPU"
     seen = seen_speeds(project_root() / "results", config)
     entries = []
     for model in models:
@@ -389,6 +425,9 @@ def make_plan(options, command, on_message=print):
         "protocol": "/".join(sorted({entry["parameters"]["protocol"] for entry in entries})),
         "kernel": options.kernel,
         "jobs": options.jobs,
+        # Another machine's jobs are not this one's business.
+        "gpus": 0 if options.elsewhere else gpus,
+        "at_once": options.jobs if options.elsewhere else jobs_at_once(options.jobs, gpus, on_message),
         "models": entries,
     }
     check_folder(out, plan)

@@ -58,7 +58,7 @@ def left(plan, out):
         else:
             remaining += estimate
     speed = actual / expected if expected > 0 and actual > 0 else 1.0
-    jobs = max(plan.get("jobs", 1), 1)
+    jobs = max(plan.get("at_once", plan.get("jobs", 1)), 1)
     return finished / total if total else 1.0, max([remaining * speed / jobs + sum(running) / jobs, *running])
 
 

@@ -1,6 +1,7 @@
 """The beginning of every model's notebook: data, split, seed and device, and what a reader must be told of them."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import keras
 import tensorflow as tf
 
 from fer_utils import data as datasets
-from fer_utils import lifeline, provenance, splits
+from fer_utils import distribution, lifeline, provenance, splits
 from fer_utils import precision as precisions
 from fer_utils.constants import THESIS_SETTINGS
 from fer_utils.errors import ConfigError
+from fer_utils.overview import device_text
 from fer_utils.paths import resolve
 from fer_utils.resolved import Resolved
 from fer_utils.results import read_json
@@ -60,7 +62,7 @@ class TrainingRun:
     state_folder : Path
         Where the training's state is kept: ``<out>/.training/<model>/seed-<n>``.
     device : dict
-        ``kind`` (CPU or GPU), ``name``, ``threads``.
+        ``kind`` (CPU or GPU), ``name``, ``threads``, ``replicas``, and ``distribution`` where there are several.
     precision : str
         Keras's dtype policy, what ``auto`` stands for resolved.
     started : str
@@ -69,6 +71,8 @@ class TrainingRun:
         Held while this process lives, so that no other one trains the same.
     resolved : fer_utils.resolved.Resolved
         What the open requests among the parameters came to when the training began.
+    strategy : tf.distribute.Strategy or None
+        What spreads the training over several devices; None on one.
     weights : dict
         Initial weights, as `fer_utils.weights.backbone` records them.
     augmentation : dict
@@ -89,6 +93,7 @@ class TrainingRun:
     started: str
     lock: filelock.FileLock
     resolved: Resolved
+    strategy: tf.distribute.Strategy | None = None
     weights: dict = field(default_factory=lambda: {"requested": "none", "used": "none", "sha256": None, "reason": None})
     augmentation: dict = field(default_factory=dict)
     state: TrainingState | None = None
@@ -106,6 +111,10 @@ class TrainingRun:
         """Whether the images are drawn ones."""
         return self.dataset.fingerprint["variant"] == "synthetic"
 
+    def scope(self):
+        """Return what the network must be built in, for a ``with``; on one device it does nothing."""
+        return self.strategy.scope() if self.strategy else nullcontext()
+
     def warnings(self):
         """Return what a reader must know before believing a number, one sentence each."""
         found = []
@@ -122,6 +131,11 @@ class TrainingRun:
             )
         if self.weights["reason"]:
             found.append(f"RANDOM INITIALISATION: {self.weights['reason']}; every layer is trained.")
+        if self.strategy and self.device["kind"] == "CPU":
+            found.append(
+                f"LOGICAL DEVICES: one processor stands for {self.device['replicas']} devices, which shows that "
+                "training on several works and is slower than on one."
+            )
         return found
 
 
@@ -165,7 +179,9 @@ def begin(parameters):
             "wait for it, stop it, or choose another folder (out)"
         ) from None
     resolved = Resolved(state_folder)
-    device = prepare_device(choose_threads(p["threads"], resolved), p["seed"], p["deterministic"])
+    # A notebook without the parameter knows nothing of a scope.
+    devices = distribution.choose(p.get("devices", 1), resolved)
+    device = prepare_device(choose_threads(p["threads"], resolved), p["seed"], p["deterministic"], devices)
     precision = choose_precision(p, resolved, device["kind"])
     keras.config.set_dtype_policy(precision)
     dataset = load_data(p, resolved)
@@ -182,13 +198,14 @@ def begin(parameters):
         started=provenance.now(),
         lock=lock,
         resolved=resolved,
+        strategy=distribution.mirrored(device["kind"], devices) if devices > 1 else None,
     )
     print(f"{p['label']}, seed {p['seed']}, protocol {p['protocol']!r}, profile {p['profile']!r}")
     print(
         f"Split: {len(split.train):,} training, {len(split.validation):,} validation, {len(split.public):,} "
         f"PublicTest and {len(split.private):,} PrivateTest images"
     )
-    print(f"Device: {device['kind']} {device['name']}, {device['threads']} threads, {precision}")
+    print(f"Device: {device_text({'device': device})}, {precision}")
     for line in run.warnings():
         print(f"*** {line}")
     return run
@@ -270,8 +287,8 @@ def refuse_other_data(out, fingerprint):
             )
 
 
-def prepare_device(threads, seed, deterministic):
-    """Set threads, seeds and determinism before TensorFlow computes anything.
+def prepare_device(threads, seed, deterministic, devices=1):
+    """Set threads, devices, seeds and determinism before TensorFlow computes anything.
 
     Parameters
     ----------
@@ -281,11 +298,13 @@ def prepare_device(threads, seed, deterministic):
         Seeds Python, NumPy and TensorFlow.
     deterministic : bool
         Use only operations that give the same result each time.
+    devices : int
+        How many to use.
 
     Returns
     -------
     dict
-        ``kind``, ``name``, ``threads``.
+        ``kind``, ``name``, ``threads``, ``replicas``, and ``distribution`` where there are several.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
@@ -295,6 +314,7 @@ def prepare_device(threads, seed, deterministic):
             raise ConfigError(
                 f"threads is {threads}, and TensorFlow runs in this kernel with another number; restart the kernel"
             ) from None
+    distribution.prepare(devices)
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     keras.backend.clear_session()
@@ -303,5 +323,7 @@ def prepare_device(threads, seed, deterministic):
         tf.config.experimental.enable_op_determinism()
     name = provenance.cpu_name()
     if gpus:
-        name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name)
-    return {"kind": "GPU" if gpus else "CPU", "name": name, "threads": threads}
+        details = [(gpu, tf.config.experimental.get_device_details(gpu)) for gpu in gpus[:devices]]
+        name = " and ".join(dict.fromkeys(detail.get("device_name", gpu.name) for gpu, detail in details))
+    device = {"kind": "GPU" if gpus else "CPU", "name": name, "threads": threads, "replicas": devices}
+    return device | ({"distribution": distribution.NAME} if devices > 1 else {})

@@ -23,6 +23,7 @@ NAMES = {
     "images": "images chosen",
     "sha256": "values of the initial weights",
     "used": "initial weights",
+    "distribution": "devices trained on at once",
 }
 
 

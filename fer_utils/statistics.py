@@ -577,11 +577,12 @@ def costs(results):
     for result in results:
         record = result.record
         device, times, memory = record["device"], record["times"], record["memory"]
+        several = f"{device['replicas']} x " if device.get("replicas", 1) > 1 else ""
         rows.append(
             {
                 "label": result.label,
                 "seed": result.seed,
-                "device": f"{device['kind']}: {device['name']}",
+                "device": f"{several}{device['kind']}: {device['name']}",
                 "threads": device.get("threads"),
                 "epochs": record["epochs"]["run"],
                 "train_seconds": times.get("train_seconds"),

@@ -111,7 +111,14 @@ def profiles(run):
 def devices(run):
     """Devices of the run's trainings, each once."""
     kinds = (result.record["device"] for result in run.models)
-    return list(dict.fromkeys(f"{d['kind']} {d['name']}, {plural(d['threads'], 'thread')}" for d in kinds))
+    return list(dict.fromkeys(device_of(device) for device in kinds))
+
+
+def device_of(device):
+    """``"CPU AMD EPYC, 2 threads"``, with how many at once where several trained."""
+    several = f"{device['replicas']} x " if device.get("replicas", 1) > 1 else ""
+    shared = f", {device['distribution']}" if device.get("distribution") else ""
+    return f"{several}{device['kind']} {device['name']}, {plural(device['threads'], 'thread')}{shared}"
 
 
 def seconds_of(run):

@@ -16,6 +16,7 @@ import nbformat
 import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 from keras.src.applications import mobilenet, mobilenet_v3
 from keras.src.legacy.saving import legacy_h5_format
 
@@ -174,6 +175,8 @@ def test_the_jobs_of_a_run_that_is_gone_are_waited_for(tmp_path):
 @pytest.mark.parametrize(("loss", "probability"), [(np.nan, 0.1), (1.0, np.nan)])
 def test_a_loss_that_is_no_number_ends_the_training_before_it_is_kept(loss, probability):
     class Network:
+        distribute_strategy = tf.distribute.get_strategy()
+
         def predict(self, images, **options):
             return np.full((len(images), 7), probability)
 
