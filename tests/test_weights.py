@@ -10,7 +10,7 @@ import pytest
 from fer_utils import weights
 from fer_utils.errors import ConfigError
 from fer_utils.paths import project_root
-from fer_utils.state import TrainingState
+from fer_utils.state import TrainingState, flatten
 
 
 def tiny(include_top, weights, input_shape):
@@ -115,11 +115,14 @@ def test_pickled_arrays_are_refused(tmp_path):
         def __reduce__(self):
             return (pathlib.Path.touch, (tmp_path / "marker",))
 
-    np.savez(tmp_path / "epoch-001.npz", planted=np.array([Planted()], dtype=object))
+    network = tiny(False, None, (8, 8, 3))
+    network.compile("adam", "mse")
+    network.optimizer.build(network.trainable_variables)
+    planted = np.array([Planted()], dtype=object)
     state = TrainingState(tmp_path, {}, 1)
-    (tmp_path / "epoch-001.npz").rename(state.folder / "epoch-001.npz")
+    np.savez(state.folder / "epoch-001.npz", **dict.fromkeys(flatten(network.get_state_tree()), planted))
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        state.restore(tiny(False, None, (8, 8, 3)), {"state_file": "epoch-001.npz"})
+        state.restore(network, {"state_file": "epoch-001.npz"})
     assert not (tmp_path / "marker").exists()
 
 
