@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image
 
 from fer_utils import data as datasets
-from fer_utils import fitting, pipeline, precision, provenance, session, splits
+from fer_utils import distribution, fitting, pipeline, precision, provenance, session, splits
 from fer_utils.callbacks import Progress, ScoreEpoch
 from fer_utils.constants import CLASSES
 from fer_utils.paths import project_root
@@ -29,8 +29,6 @@ BATCH = 64
 #: Images that `resume` trains on and scores in an epoch: FER2013's, where `--steps` does not say fewer. In a shorter
 #: epoch what it costs beside its batches weighs more.
 EPOCH, SCORED = 28_709, 7_178
-#: Images in a batch when `ScoreEpoch` and `evaluate` predict.
-SCORED_BATCH = 256
 #: Images in the folder that `generator` reads.
 IN_FOLDER = 1_400
 
@@ -253,23 +251,23 @@ class Sides:
         state = TrainingState(Path(self.options["folder"]) / f"kept-{self.options['model']}", {}, 1)
         kept = {"epoch": 1, "best_file": "best-001.weights.h5"}
 
-        def seconds(function, *arguments, **options):
+        def seconds(function, *arguments):
             started = time.monotonic()
-            function(*arguments, **options)
+            function(*arguments)
             return time.monotonic() - started
 
         def predict(images):
-            return seconds(network.predict, images, batch_size=SCORED_BATCH, verbose=0)
+            return seconds(distribution.predict, network, images)
 
         def save():
             network.save_weights(state.folder / kept["best_file"])
             state.save(network, kept)
 
         # The first call builds the graph, the second says how many batches make a measurement.
-        batch = np.resize(tested, (SCORED_BATCH, *tested.shape[1:]))
+        batch = np.resize(tested, (distribution.PREDICTED, *tested.shape[1:]))
         predict(batch)
         steps = self.options["steps"] or math.ceil(self.options["seconds"] / predict(batch))
-        images = np.resize(tested, (min(steps * SCORED_BATCH, SCORED), *tested.shape[1:]))
+        images = np.resize(tested, (min(steps * distribution.PREDICTED, SCORED), *tested.shape[1:]))
         self.answer({"images": len(images)})
         while sys.stdin.readline():
             self.answer({"predict": predict(images), "save": seconds(save)})
