@@ -61,6 +61,9 @@ MODELS = (
     "resnet50_thesis_protocol",
     "traditional_cnn_thesis_protocol",
     "vgg16_plain",
+    "traditional_cnn_float32",
+    "resnet50_float32",
+    "vgg16_float32",
 )
 
 #: Above this many bytes the page shows the PNG: a heavy SVG makes the report slow to open and to scroll.
