@@ -16,7 +16,7 @@ def steps_per_epoch(n_images, batch_size):
 def training_batches(images, labels, *, batch_size, seed, settings, first_epoch, epochs):
     """Batches for ``Model.fit`` from one epoch to the last.
 
-    Order and augmentation depend on (seed, epoch, batch) alone, so a training that goes on at epoch 7 sees what it
+    Order and augmentation depend on seed and epoch alone, so a training that goes on at epoch 7 sees what it
     would have seen without the interruption.
 
     Parameters
@@ -44,16 +44,18 @@ def training_batches(images, labels, *, batch_size, seed, settings, first_epoch,
         pixels = tf.constant(images)[..., tf.newaxis]
         targets = tf.one_hot(labels, len(CLASSES))
 
+    n, size = images.shape[:2]
+
     def one_epoch(epoch):
         epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, 2013]), tf.cast(epoch, tf.int32))
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(labels)), epoch_seed)
+        order = tf.random.experimental.stateless_shuffle(tf.range(n), epoch_seed)
+        # All at once: drawn batch by batch they take half as long as the augmentation itself.
+        rows = augmentation.transforms(n, size, tf.random.experimental.stateless_fold_in(epoch_seed, 1), settings)
 
-        def batch(step, index):
-            step_seed = tf.random.experimental.stateless_fold_in(epoch_seed, tf.cast(step + 1, tf.int32))
-            chosen = tf.cast(tf.gather(pixels, index), tf.float32)
-            return augmentation.augment(chosen, step_seed, settings), tf.gather(targets, index)
+        def batch(first):
+            index = order[first : first + batch_size]
+            return augmentation.augment(tf.gather(pixels, index), tf.gather(rows, index)), tf.gather(targets, index)
 
-        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
-        return batches.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+        return tf.data.Dataset.range(0, n, batch_size).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
 
     return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)

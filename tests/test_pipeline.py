@@ -30,6 +30,12 @@ def batches(first_epoch, epochs, settings=SETTINGS, seed=1, n=50):
     return [(x.numpy(), y.numpy()) for x, y in dataset]
 
 
+def augment(images, seed, settings):
+    images = tf.convert_to_tensor(images)
+    rows = augmentation.transforms(len(images), images.shape[1], seed, augmentation.check(settings))
+    return augmentation.augment(images, rows).numpy()
+
+
 def test_a_later_start_gives_the_same_batches():
     whole, rest = batches(0, 3), batches(2, 3)
     assert len(whole) == 3 * 4 and len(rest) == 4
@@ -55,7 +61,7 @@ def test_another_seed_gives_another_order():
 
 def test_a_flip_alone_mirrors_or_keeps():
     images = tf.random.stateless_uniform((64, 48, 48, 1), (1, 2))
-    flipped = augmentation.augment(images, tf.constant([5, 6]), augmentation.check({"horizontal_flip": True})).numpy()
+    flipped = augment(images, tf.constant([5, 6]), {"horizontal_flip": True})
     kept = [np.allclose(a, b, atol=1e-5) for a, b in zip(images.numpy(), flipped, strict=True)]
     mirrored = [np.allclose(a[:, ::-1], b, atol=1e-5) for a, b in zip(images.numpy(), flipped, strict=True)]
     assert all(np.logical_xor(kept, mirrored))
@@ -77,11 +83,9 @@ def test_a_rotation_turns_as_scipy_does():
     from scipy.ndimage import rotate
 
     ramp = np.add.outer(np.arange(48.0), 3 * np.arange(48.0)).astype("float32")[None, ..., None]
-    settings = augmentation.check({"rotation_range": 20})
-    seed = tf.constant([7, 7])
-    row = augmentation.transforms(1, 48, seed, settings).numpy()[0]
-    angle = np.degrees(np.arctan2(row[3], row[0]))
-    ours = augmentation.augment(tf.constant(ramp), seed, settings).numpy()[0, ..., 0]
+    row = augmentation.transforms(1, 48, tf.constant([7, 7]), augmentation.check({"rotation_range": 20}))
+    angle = np.degrees(np.arctan2(row[0, 3], row[0, 0]))
+    ours = augmentation.augment(tf.constant(ramp), row).numpy()[0, ..., 0]
     theirs = rotate(ramp[0, ..., 0], angle, reshape=False, order=1, mode="nearest")
     # Inside, away from the corners that come from outside of the image.
     np.testing.assert_allclose(ours[12:36, 12:36], theirs[12:36, 12:36], atol=0.01)
@@ -96,10 +100,28 @@ def test_a_shift_moves_by_at_most_its_part_of_the_image():
 
 def test_values_stay_in_range_and_nothing_is_done_without_settings():
     images = tf.random.stateless_uniform((8, 48, 48, 1), (1, 2), 0, 255)
-    seed = tf.constant([1, 2])
-    out = augmentation.augment(images, seed, augmentation.check(SETTINGS)).numpy()
+    out = augment(images, tf.constant([1, 2]), SETTINGS)
     assert out.min() >= 0 and out.max() <= 255
-    np.testing.assert_array_equal(augmentation.augment(images, seed, augmentation.check({})), images)
+    np.testing.assert_array_equal(augment(images, tf.constant([1, 2]), {}), images)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("shape", [(64, 48, 48, 1), (5, 31, 31, 3)])
+def test_an_image_is_transformed_as_tensorflows_own_operation_does(shape, dtype):
+    images = tf.cast(tf.random.stateless_uniform(shape, (1, 2), 0, 255), dtype)
+    # Far enough that whole parts of an image come from outside.
+    settings = augmentation.check(SETTINGS | {"rotation_range": 60, "width_shift_range": 0.6})
+    rows = augmentation.transforms(shape[0], shape[1], tf.constant([3, 4]), settings)
+    theirs = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, "float32"),
+        transforms=rows,
+        output_shape=shape[1:3],
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+        fill_value=0.0,
+    )
+    # Of grey levels up to 255; places differ in float32's last digits.
+    np.testing.assert_allclose(augmentation.augment(images, rows), theirs, atol=0.02)
 
 
 @pytest.mark.parametrize("settings", [{"rotation": 10}, {"zoom_range": -0.1}])
