@@ -145,6 +145,7 @@ class Sides:
             settings=self.names["augmentation"],
             first_epoch=0,
             epochs=10_000,
+            ahead=False,
         )
 
     def pipeline(self):

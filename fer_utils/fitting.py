@@ -127,6 +127,7 @@ def fit(
             settings=run.augmentation,
             first_epoch=first_epoch,
             epochs=p["epochs"],
+            ahead=run.device["kind"] == "GPU",
         )
         with distribution.training(network):
             network.fit(
