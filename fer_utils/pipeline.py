@@ -59,7 +59,9 @@ def training_batches(images, labels, *, batch_size, seed, settings, first_epoch,
             index = order[first : first + batch_size]
             return augmentation.augment(tf.gather(pixels, index), tf.gather(rows, index)), tf.gather(targets, index)
 
-        return tf.data.Dataset.range(0, n, batch_size).map(batch, num_parallel_calls=tf.data.AUTOTUNE if ahead else None)
+        return tf.data.Dataset.range(0, n, batch_size).map(
+            batch, num_parallel_calls=tf.data.AUTOTUNE if ahead else None
+        )
 
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
     return batches.prefetch(tf.data.AUTOTUNE) if ahead else batches
