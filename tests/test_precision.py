@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from scipy.stats import ttest_ind
 
 from fer_utils import precision
 from fer_utils.errors import ConfigError
@@ -20,6 +21,19 @@ def test_auto_follows_the_table_and_is_float32_elsewhere(monkeypatch):
     assert precision.choose("auto", "03_resnet50.ipynb", "CPU") == "float32"
     assert precision.choose("auto", "of_a_user.ipynb", "CPU") == "float32"
     assert precision.choose("mixed_bfloat16", "of_a_user.ipynb", "CPU") == "mixed_bfloat16"
+
+
+def test_16_bits_are_used_where_they_are_faster_and_learn_no_worse():
+    for notebook, devices in yaml.safe_load(precision.TABLE.read_text()).items():
+        for kind, entry in devices.items():
+            median, low, high = entry["ratio"]
+            assert low <= median <= high
+            assert (low > 1) == (entry["used"] == "mixed_bfloat16"), (notebook, kind)
+            if entry["used"] != "float32":
+                used, float32 = entry["accuracy"]["used"], entry["accuracy"]["float32"]
+                assert len(used) == len(float32) >= 3
+                # Welch: worse by more than the seeds explain?
+                assert ttest_ind(used, float32, equal_var=False, alternative="less").pvalue > 0.05, (notebook, kind)
 
 
 @pytest.mark.parametrize(
