@@ -104,20 +104,20 @@ def batch_normalization(layer, inputs, training=None, mask=None):
     if not (training and layer.trainable) or len(inputs.shape) != 4 or mask is not None:
         return type(layer).call(layer, inputs, training=training, mask=mask)
     inputs = tf.cast(inputs, layer.compute_dtype)
+    # The operation keeps the unbiased variance, Keras the biased one, (n - 1) / n of it; one value has no variance.
+    biased = tf.maximum(1.0 - inputs.shape[-1] / tf.cast(tf.size(inputs), tf.float32), 0.5)
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=inputs,
         scale=tf.convert_to_tensor(layer.gamma) if layer.scale else tf.ones_like(layer.moving_mean),
         offset=tf.convert_to_tensor(layer.beta) if layer.center else tf.zeros_like(layer.moving_mean),
-        mean=tf.zeros((0,)),
-        variance=tf.zeros((0,)),
+        mean=tf.convert_to_tensor(layer.moving_mean),
+        variance=tf.convert_to_tensor(layer.moving_variance) / biased,
         epsilon=layer.epsilon,
+        exponential_avg_factor=1.0 - layer.momentum,
         is_training=True,
     )
-    # The operation gives the unbiased variance; Keras keeps the biased one.
-    n = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
-    variance *= (n - 1) / n
-    for running, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-        running.assign(running * layer.momentum + batch * (1.0 - layer.momentum))
+    layer.moving_mean.assign(mean)
+    layer.moving_variance.assign(variance * biased)
     return outputs
 
 
@@ -272,16 +272,22 @@ def weights_that_meet(image, kernel, strides, padding):
 class FusedAdam(keras.optimizers.Adam):
     """Keras's Adam, each variable brought up to date by TensorFlow's one operation for it."""
 
+    def apply(self, grads, trainable_variables=None):
+        """Bring all variables up to date; what they share is computed once."""
+        step = tf.cast(self.iterations + 1, tf.float32)
+        self.powers = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
+        return super().apply(grads, trainable_variables)
+
     def update_step(self, gradient, variable, learning_rate):
         """Bring a variable and its moments up to date."""
         index = self._get_variable_index(variable)
-        step = tf.cast(self.iterations + 1, variable.dtype)
+        beta1_power, beta2_power = self.powers
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
-            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
+            beta1_power=tf.cast(beta1_power, variable.dtype),
+            beta2_power=tf.cast(beta2_power, variable.dtype),
             lr=tf.cast(learning_rate, variable.dtype),
             beta1=self.beta_1,
             beta2=self.beta_2,

@@ -110,8 +110,9 @@ def test_two_devices_train_to_the_same_numbers_as_one(trained):
     one, two = (read_model(trained[name]) for name in ("one", "two"))
     for name in one.history:
         # Keras's own metrics of the training, and the scores of the weights and running statistics after each epoch.
-        # Keras's AUC counts at 200 thresholds: a probability that lies next to one jumps over it by a last digit.
-        atol = 1e-3 if name == "auc" else 1e-4
+        # An AUC goes by steps: two probabilities that are next to each other, or to one of Keras's 200 thresholds, can
+        # change places by a last digit, and of so few images each step is large.
+        atol = 1e-3 if name.endswith("auc") else 1e-4
         np.testing.assert_allclose(two.history[name], one.history[name], rtol=1e-4, atol=atol, err_msg=name)
     columns = list(PROBABILITY_COLUMNS)
     np.testing.assert_allclose(two.predictions[columns], one.predictions[columns], atol=1e-4)
