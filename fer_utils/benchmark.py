@@ -1,8 +1,9 @@
 """Speed, side by side: ``./run_all.sh benchmark``.
 
 Two ways to train the same network run in a process each and take turns, so that whatever else slows the machine slows
-both. What counts is the ratio of each pair; its median has a 95% bootstrap interval, and where that interval holds the
-goal inside, the benchmark has not answered. `fer_utils.benchmark_costs` measures what is no comparison.
+both. What counts is the ratio of each pair of processes; its median has a 95% bootstrap interval, and where that
+interval holds the goal inside, the benchmark has not answered. `fer_utils.benchmark_costs` measures what is no
+comparison.
 """
 
 import argparse
@@ -100,20 +101,23 @@ def median_interval(values):
     return float(np.median(values)), float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def ratio_interval(ours, other):
+def ratio_interval(ours, other, together=1):
     """Median ratio of paired speeds with its 95% interval.
 
     Parameters
     ----------
     ours, other : sequence of float
         Seconds of the same work, in pairs.
+    together : int
+        So many pairs after each other were measured by the same processes, and count as one value: their median.
 
     Returns
     -------
     ratio, low, high : float
         How many times as fast ours is; see `median_interval`.
     """
-    return median_interval(np.asarray(other, dtype=float) / np.asarray(ours, dtype=float))
+    ratios = np.asarray(other, dtype=float) / np.asarray(ours, dtype=float)
+    return median_interval([np.median(ratios[n : n + together]) for n in range(0, len(ratios), together)])
 
 
 def verdict(low, high, goal, at_most=False):
@@ -133,6 +137,11 @@ def verdict(low, high, goal, at_most=False):
     if low >= goal:
         return "yes"
     return "no" if high < goal else "inconclusive"
+
+
+#: After so many pairs both processes start anew: one process is faster than the next with the same code, by some
+#: percent of a short step, and more pairs of the same two would only make the interval narrow around that chance.
+PAIRS_OF_PROCESSES = 2
 
 
 class Side:
@@ -196,28 +205,32 @@ def compare(name, model, options, folder):
         A row of the table, with the seconds of every pair.
     """
     comparison = COMPARISONS[name]
-    common = {"model": model, "data": options.data, "steps": options.steps}
     repeats = options.pairs or 10
-    common |= {"pairs": repeats, "seconds": options.seconds, "folder": str(folder)}
+    common = {"model": model, "data": options.data, "seconds": options.seconds, "pairs": PAIRS_OF_PROCESSES}
     log = Path(project_root(), options.out) / f"{name}-{model}.log"
-    ours = Side(common | {"side": comparison.ours}, log)
-    try:
-        # Both do the same work: the first says how many batches make a measurement of the length asked for.
-        other = Side(common | {"side": comparison.other, "steps": ours.ready["steps"]}, log)
-    except BaseException:
-        ours.end()
-        raise
-    try:
-        pairs = []
-        for number in range(repeats):
-            order = (ours, other) if number % 2 == 0 else (other, ours)
-            seconds = {side: side.measure() for side in order}
-            pairs.append((seconds[ours], seconds[other]))
-            print(f"  {name}, {model}: pair {number + 1} of {repeats}: {pairs[-1][1] / pairs[-1][0]:.3f}")
-    finally:
-        ours.end()
-        other.end()
-    ratio, low, high = ratio_interval(*zip(*pairs, strict=True))
+    steps, pairs = options.steps, []
+    while len(pairs) < repeats:
+        started = folder / f"{name}-{model}-{len(pairs)}"
+        started.mkdir()
+        of_both = common | {"folder": str(started)}
+        ours = Side(of_both | {"side": comparison.ours, "steps": steps}, log)
+        try:
+            # Both do the same work: the first says how many batches make a measurement of the length asked for.
+            steps = ours.ready["steps"]
+            other = Side(of_both | {"side": comparison.other, "steps": steps}, log)
+        except BaseException:
+            ours.end()
+            raise
+        try:
+            for number in range(len(pairs), min(len(pairs) + PAIRS_OF_PROCESSES, repeats)):
+                order = (ours, other) if number % 2 == 0 else (other, ours)
+                seconds = {side: side.measure() for side in order}
+                pairs.append((seconds[ours], seconds[other]))
+                print(f"  {name}, {model}: pair {number + 1} of {repeats}: {pairs[-1][1] / pairs[-1][0]:.3f}")
+        finally:
+            ours.end()
+            other.end()
+    ratio, low, high = ratio_interval(*zip(*pairs, strict=True), together=PAIRS_OF_PROCESSES)
     goal = comparison.goal.get(model, comparison.goal[""])
     images = ours.ready["images"]
     return {

@@ -32,6 +32,34 @@ def test_the_interval_holds_the_median_and_narrows_with_the_pairs():
     assert few[2] - few[1] > high - low
 
 
+def test_processes_start_anew_and_count_as_one_value(monkeypatch, tmp_path):
+    order, folders = [], []
+
+    class Side:
+        """Ours takes 1 s; the other 2 s in the first process, 3 in the second, 7 in the third."""
+
+        def __init__(self, options, log):
+            self.ours = options["side"] == "pipeline"
+            folders.append(options["folder"])
+            assert options["steps"] == (0 if len(folders) == 1 else 9)
+            self.seconds = 1.0 if self.ours else (2.0, 3.0, 7.0)[len(set(folders)) - 1]
+            self.ready = {"steps": 9, "images": 100}
+
+        def measure(self):
+            order.append(self.ours)
+            return self.seconds
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(benchmark, "Side", Side)
+    asked = SimpleNamespace(pairs=5, data="synthetic", steps=0, seconds=1.0, out=str(tmp_path))
+    row = benchmark.compare("ceiling", "mobilenet_v3", asked, tmp_path)
+    assert order == [True, False, False, True] * 2 + [True, False]
+    assert row["pairs"] == [(1.0, 2.0)] * 2 + [(1.0, 3.0)] * 2 + [(1.0, 7.0)]
+    assert (row["ratio"], row["low"], row["high"]) == (3.0, 2.0, 7.0)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "met"), [(0.98, 1.1, "yes"), (0.97, 1.0, "yes"), (0.9, 0.96, "no"), (0.9, 1.0, "inconclusive")]
 )
