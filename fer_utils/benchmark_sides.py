@@ -102,6 +102,9 @@ class Sides:
         self.dataset = datasets.load(options["data"])
         self.train = splits.split(self.dataset, "sound").train
         self.gate = Gate(answer)
+        # Before the first measurement one that builds the graph; after the last one that never begins: a process that
+        # ended would free its memory while the other's time is taken.
+        self.fit_epochs = 1 + options["pairs"] + 1
         self.precision = "auto"
 
     def network(self, ours):
@@ -133,7 +136,7 @@ class Sides:
         """Train, a measurement an epoch."""
         steps = self.steps(network, batches)
         self.gate.ready = {"steps": steps, "images": steps * BATCH}
-        network.fit(batches, steps_per_epoch=steps, epochs=1 + self.options["pairs"], callbacks=[self.gate], verbose=0)
+        network.fit(batches, steps_per_epoch=steps, epochs=self.fit_epochs, callbacks=[self.gate], verbose=0)
 
     def batches(self):
         """Our pipeline over all training images, for ever long."""
@@ -202,7 +205,7 @@ class Sides:
             images[shown].astype("float32"),
             keras.utils.to_categorical(labels[shown], len(CLASSES)),
             batch_size=BATCH,
-            epochs=1 + self.options["pairs"],
+            epochs=self.fit_epochs,
             callbacks=[score, self.gate],
             verbose=0,
         )
@@ -211,7 +214,7 @@ class Sides:
         """`fitting.fit` as the notebooks call it, without augmentation."""
         shown, scored = self.epochs()
         p = {"seed": 0, "threads": session.available_cores(), "deterministic": True, "protocol": "thesis"}
-        p |= {"model": self.options["model"], "label": "", "epochs": 1 + self.options["pairs"]}
+        p |= {"model": self.options["model"], "label": "", "epochs": self.fit_epochs}
         p |= {"epoch_images_per_class": 0, "test_images_per_class": 0}
         device = session.prepare_device(p["threads"], 0, True)
         chosen = precision.choose("auto", self.names["notebook"], "CPU")

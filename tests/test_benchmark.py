@@ -60,6 +60,18 @@ def test_processes_start_anew_and_count_as_one_value(monkeypatch, tmp_path):
     assert (row["ratio"], row["low"], row["high"]) == (3.0, 2.0, 7.0)
 
 
+def test_a_side_stays_after_its_last_measurement(tmp_path):
+    # It would work against the other side if it ended.
+    asked = {"model": "mobilenet_v3", "data": "synthetic", "seconds": 1.0, "pairs": 1, "steps": 2}
+    side = benchmark.Side(asked | {"side": "repeated", "folder": str(tmp_path)}, tmp_path / "log")
+    try:
+        assert side.measure() > 0
+        with pytest.raises(subprocess.TimeoutExpired):
+            side.process.wait(timeout=5)
+    finally:
+        side.end()
+
+
 @pytest.mark.parametrize(
     ("low", "high", "met"), [(0.98, 1.1, "yes"), (0.97, 1.0, "yes"), (0.9, 0.96, "no"), (0.9, 1.0, "inconclusive")]
 )
