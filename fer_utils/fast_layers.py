@@ -3,8 +3,8 @@
 Keras 3 composes batch normalisation, in float32 and of a dozen operations, and Adam of as many for each variable;
 TensorFlow has one fused operation for either. Its convolutions lose time where an image has shrunk to a few pixels:
 with 1x1 kernels, in the gradient of bfloat16 kernels and in that of depthwise ones. All three are matrix products
-there. What is computed is the same by definition and differs in the last digits only (the tests hold each against
-Keras's own).
+there. The gradients that TensorFlow composes go over the images more often than they need to. What is computed is the
+same by definition and differs in the last digits only (the tests hold each against Keras's own).
 
 Only a layer's computation is replaced, on the instance: class, name, weights, configuration and the saved files stay
 Keras's, so that a trained network loads without this package.
@@ -43,6 +43,10 @@ def use(network):
                 layer.convolution_op = functools.partial(small_convolution, layer)
         elif type(layer) is keras.layers.DepthwiseConv2D and simple_depthwise_convolution(layer):
             layer.call = functools.partial(small_depthwise_convolution, layer)
+        elif type(layer) is keras.layers.GlobalAveragePooling2D and simple_pooling(layer):
+            layer.call = functools.partial(average_pooling, layer)
+        elif type(layer) is keras.layers.Activation and layer.activation is keras.activations.hard_silu:
+            layer.call = hard_silu
         elif type(layer) is keras.layers.UpSampling2D and repeats_channels(layer):
             layer.call = functools.partial(tf.tile, multiples=(1, 1, 1, layer.size[1]))
 
@@ -70,6 +74,11 @@ def simple_depthwise_convolution(layer):
     """Whether a depthwise convolution is in float32, and nothing but the convolution."""
     plain = layer.depth_multiplier == 1 and layer.dilation_rate == (1, 1) and layer.data_format == "channels_last"
     return plain and not layer.use_bias and layer.activation is keras.activations.linear and is_float32(layer)
+
+
+def simple_pooling(layer):
+    """Whether an average over all pixels is in float32, of images of one size, with the channels last."""
+    return layer.data_format == "channels_last" and None not in layer.input.shape[1:] and is_float32(layer)
 
 
 def is_float32(layer):
@@ -233,6 +242,51 @@ def small_depthwise_convolution(layer, inputs):
         return outputs, gradient
 
     return convolve(inputs, kernel)
+
+
+def average_pooling(layer, inputs):
+    """Average each channel over the image, as ``keras.layers.GlobalAveragePooling2D.call`` does.
+
+    The sum is divided, so that its gradient is divided before it is spread over the pixels; that of a mean comes after.
+
+    Parameters
+    ----------
+    layer : keras.layers.GlobalAveragePooling2D
+        See `simple_pooling`.
+    inputs : tensor of float32, shape (n, height, width, channels)
+        Images.
+
+    Returns
+    -------
+    tensor of float32, shape (n, channels), or (n, 1, 1, channels) where it keeps the dimensions
+    """
+    height, width = inputs.shape[1:3]
+    return tf.reduce_sum(inputs, axis=(1, 2), keepdims=layer.keepdims) * (1.0 / (height * width))
+
+
+@tf.custom_gradient
+def hard_silu(inputs):
+    """Compute ``x * relu6(x + 3) / 6``, MobileNet-V3's activation (Howard et al. 2019, section 5.2).
+
+    The gradient goes over the images four times; the one of the parts goes five times, and asks of every batch whose
+    size is not known beforehand whether its parts had the same shape.
+
+    Parameters
+    ----------
+    inputs : tensor
+        Any shape.
+
+    Returns
+    -------
+    tensor, shape and type as the input's
+    """
+    shifted = inputs + 3.0
+    gate = tf.nn.relu6(shifted) * (1.0 / 6.0)
+
+    def gradient(upstream):
+        return upstream * (gate + tf.raw_ops.Relu6Grad(gradients=inputs * (1.0 / 6.0), features=shifted))
+
+    return inputs * gate, gradient
 
 
 def inner(size, length):

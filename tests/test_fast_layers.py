@@ -96,6 +96,30 @@ def test_the_gradient_of_a_small_convolution_in_bfloat16(kernel):
     assert_same(slow, fast, batch, 0.02)
 
 
+@pytest.mark.parametrize("keepdims", [True, False])
+def test_average_pooling(keepdims):
+    slow, fast, batch = pair(lambda: layers.GlobalAveragePooling2D(keepdims=keepdims), (5, 4, 3))
+    assert_same(slow, fast, batch, 1e-6)
+    np.testing.assert_allclose(fast(batch).numpy().reshape(6, 3), batch.numpy().mean(axis=(1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-6), ("mixed_bfloat16", 0.02)])
+def test_hard_silu(policy, tolerance):
+    slow, fast, batch = pair(lambda: layers.Activation("hard_silu"), (5, 4, 3), policy)
+    # Below, between and above the places where it bends.
+    batch = batch * 3
+    assert np.histogram(batch, [-np.inf, -3, 3, np.inf])[0].min() > 20
+    assert_same(slow, fast, batch, tolerance)
+    # By hand: 0 up to -3, the input from 3 on, 2 * 5 / 6 and -1 * 2 / 6 between; the slope (2 x + 3) / 6.
+    x = tf.constant([[-4.0, -3.0, -1.0, 2.0, 3.0, 5.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        out = fast_layers.hard_silu(x)
+    np.testing.assert_allclose(out[0], [0, 0, -1 / 3, 5 / 3, 3, 5], rtol=1e-6)
+    slopes = tape.gradient(out, x).numpy()[0]
+    np.testing.assert_allclose(slopes[[0, 2, 3, 5]], [0, 1 / 6, 7 / 6, 1], rtol=1e-6)
+
+
 def test_a_replaced_computation_is_the_one_that_runs(monkeypatch):
     """Without this the comparisons above would pass for a `use` that does nothing."""
     _, fast, batch = pair(layers.BatchNormalization, (5, 4, 3))
@@ -107,6 +131,10 @@ def test_a_replaced_computation_is_the_one_that_runs(monkeypatch):
     _, fast, batch = pair(lambda: layers.Conv2D(4, 1), (5, 5, 3))
     operations = {op.type for op in tf.function(fast).get_concrete_function(batch).graph.get_operations()}
     assert "MatMul" in operations and "Conv2D" not in operations
+    for make in (lambda: layers.Activation("hard_silu"), layers.GlobalAveragePooling2D):
+        _, fast, batch = pair(make, (5, 4, 3))
+        operations = {op.type for op in tf.function(fast).get_concrete_function(batch).graph.get_operations()}
+        assert operations & {"IdentityN", "Sum"} and "Mean" not in operations
 
 
 def test_a_network_with_networks_inside_keeps_its_files(tmp_path):
