@@ -29,6 +29,9 @@ BATCH = 64
 #: Images that `resume` trains on and scores in an epoch: FER2013's, where `--steps` does not say fewer. In a shorter
 #: epoch what it costs beside its batches weighs more.
 EPOCH, SCORED = 28_709, 7_178
+#: A measurement has at least so many batches: `fit` resets and reads its metrics between two, which a real epoch does
+#: once in 449.
+FEWEST_STEPS = 10
 #: Images in the folder that `generator` reads.
 IN_FOLDER = 1_400
 
@@ -130,7 +133,7 @@ class Sides:
         started = time.monotonic()
         for _ in range(3):
             network.train_on_batch(*next(iterator))
-        return max(2, math.ceil(self.options["seconds"] / ((time.monotonic() - started) / 3)))
+        return max(FEWEST_STEPS, math.ceil(self.options["seconds"] / ((time.monotonic() - started) / 3)))
 
     def train_batches(self, network, batches):
         """Train, a measurement an epoch."""

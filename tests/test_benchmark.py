@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
 
-from fer_utils import benchmark, benchmark_costs
+from fer_utils import benchmark, benchmark_costs, benchmark_sides
 from fer_utils.errors import ConfigError
 
 
@@ -58,6 +59,16 @@ def test_processes_start_anew_and_count_as_one_value(monkeypatch, tmp_path):
     assert order == [True, False, False, True] * 2 + [True, False]
     assert row["pairs"] == [(1.0, 2.0)] * 2 + [(1.0, 3.0)] * 2 + [(1.0, 7.0)]
     assert (row["ratio"], row["low"], row["high"]) == (3.0, 2.0, 7.0)
+
+
+@pytest.mark.parametrize(("seconds", "fewest"), [(0.001, 10), (1.0, 11)])
+def test_a_measurement_has_several_batches_however_long_one_takes(seconds, fewest):
+    sides = object.__new__(benchmark_sides.Sides)
+    sides.options = {"steps": 0, "seconds": seconds}
+    network = SimpleNamespace(train_on_batch=lambda *_: time.sleep(0.01))
+    found = sides.steps(network, [((), ())] * 9)
+    # A batch takes a hundredth of a second, or somewhat longer where the machine is busy.
+    assert found == fewest if seconds < 0.01 else fewest <= found <= 100
 
 
 def test_a_side_stays_after_its_last_measurement(tmp_path):
