@@ -7,6 +7,7 @@ comparison.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -213,23 +214,18 @@ def compare(name, model, options, folder):
         started = folder / f"{name}-{model}-{len(pairs)}"
         started.mkdir()
         of_both = common | {"folder": str(started)}
-        ours = Side(of_both | {"side": comparison.ours, "steps": steps}, log)
-        try:
+        with contextlib.ExitStack() as ends:
             # Both do the same work: the first says how many batches make a measurement of the length asked for.
+            ours = Side(of_both | {"side": comparison.ours, "steps": steps}, log)
+            ends.callback(ours.end)
             steps = ours.ready["steps"]
             other = Side(of_both | {"side": comparison.other, "steps": steps}, log)
-        except BaseException:
-            ours.end()
-            raise
-        try:
+            ends.callback(other.end)
             for number in range(len(pairs), min(len(pairs) + PAIRS_OF_PROCESSES, repeats)):
                 order = (ours, other) if number % 2 == 0 else (other, ours)
                 seconds = {side: side.measure() for side in order}
                 pairs.append((seconds[ours], seconds[other]))
                 print(f"  {name}, {model}: pair {number + 1} of {repeats}: {pairs[-1][1] / pairs[-1][0]:.3f}")
-        finally:
-            ours.end()
-            other.end()
     ratio, low, high = ratio_interval(*zip(*pairs, strict=True), together=PAIRS_OF_PROCESSES)
     goal = comparison.goal.get(model, comparison.goal[""])
     images = ours.ready["images"]

@@ -43,7 +43,7 @@ def use(network):
                 layer.convolution_op = functools.partial(small_convolution, layer)
         elif type(layer) is keras.layers.DepthwiseConv2D and simple_depthwise_convolution(layer):
             layer.call = functools.partial(small_depthwise_convolution, layer)
-        elif type(layer) is keras.layers.GlobalAveragePooling2D and simple_pooling(layer):
+        elif type(layer) is keras.layers.GlobalAveragePooling2D and is_float32(layer):
             layer.call = functools.partial(average_pooling, layer)
         elif type(layer) is keras.layers.Activation and layer.activation is keras.activations.hard_silu:
             layer.call = hard_silu
@@ -74,11 +74,6 @@ def simple_depthwise_convolution(layer):
     """Whether a depthwise convolution is in float32, and nothing but the convolution."""
     plain = layer.depth_multiplier == 1 and layer.dilation_rate == (1, 1) and layer.data_format == "channels_last"
     return plain and not layer.use_bias and layer.activation is keras.activations.linear and is_float32(layer)
-
-
-def simple_pooling(layer):
-    """Whether an average over all pixels is in float32, of images of one size, with the channels last."""
-    return layer.data_format == "channels_last" and None not in layer.input.shape[1:] and is_float32(layer)
 
 
 def is_float32(layer):
@@ -252,15 +247,17 @@ def average_pooling(layer, inputs):
     Parameters
     ----------
     layer : keras.layers.GlobalAveragePooling2D
-        See `simple_pooling`.
+        In float32.
     inputs : tensor of float32, shape (n, height, width, channels)
-        Images.
+        Images; of sizes that differ, or with the channels first, they are left to Keras.
 
     Returns
     -------
     tensor of float32, shape (n, channels), or (n, 1, 1, channels) where it keeps the dimensions
     """
     height, width = inputs.shape[1:3]
+    if None in (height, width) or layer.data_format != "channels_last":
+        return type(layer).call(layer, inputs)
     return tf.reduce_sum(inputs, axis=(1, 2), keepdims=layer.keepdims) * (1.0 / (height * width))
 
 

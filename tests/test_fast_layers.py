@@ -103,6 +103,16 @@ def test_average_pooling(keepdims):
     np.testing.assert_allclose(fast(batch).numpy().reshape(6, 3), batch.numpy().mean(axis=(1, 2)), rtol=1e-5)
 
 
+def test_average_pooling_of_images_of_any_size_and_shared_by_two_inputs():
+    pool = layers.GlobalAveragePooling2D()
+    first, second = keras.Input((5, 4, 3)), keras.Input((None, None, 3))
+    network = keras.Model([first, second], [pool(first), pool(second)])
+    fast_layers.use(network)
+    batches = RNG.normal(size=(2, 5, 4, 3)).astype("float32"), RNG.normal(size=(2, 7, 6, 3)).astype("float32")
+    for batch, got in zip(batches, network(batches), strict=True):
+        np.testing.assert_allclose(got, batch.mean(axis=(1, 2)), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-6), ("mixed_bfloat16", 0.02)])
 def test_hard_silu(policy, tolerance):
     slow, fast, batch = pair(lambda: layers.Activation("hard_silu"), (5, 4, 3), policy)
