@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,12 @@ STOPPING = threading.Event()
 #: Locked by every job of a run while it works, so that the next run can wait until the last of them has gone.
 JOBS = ".training/jobs.lock"
 
+#: The kernel's sockets while it runs.
+SOCKETS = contextlib.ExitStack()
+
+#: The longest path of a socket that every system takes, less what Jupyter adds to the name.
+SOCKET_PATH = 90
+
 #: The notebooks that are not a model's, by the name of their folder in a run.
 CHAPTERS = {"dataset": "01_dataset.ipynb", "methods": "06_methods.ipynb", "findings": "07_findings.ipynb"}
 
@@ -55,6 +62,29 @@ def quiet(log):
             sys.stderr.flush()
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def private_sockets(folder):
+    """Configure a kernel to listen on sockets in a folder instead of on ports.
+
+    Jupyter chooses free ports and lets go of them until the kernel takes them, seconds later. Of kernels that start
+    side by side one in a hundred finds one of its five taken in between, and dies (papermill's issue 511).
+
+    Parameters
+    ----------
+    folder : str
+        Empty, and nobody else's.
+
+    Returns
+    -------
+    traitlets.config.Config
+        For the kernel's manager; empty, which means ports, where the folder's path is too long for a socket's.
+    """
+    from traitlets.config import Config
+
+    if len(os.fsencode(folder)) > SOCKET_PATH:
+        return Config()
+    return Config(KernelManager={"transport": "ipc", "connection_file": os.path.join(folder, "kernel.json")})
 
 
 def execute(notebook, target, parameters, kernel, work):
@@ -83,7 +113,8 @@ def execute(notebook, target, parameters, kernel, work):
     work.parent.mkdir(parents=True, exist_ok=True)
     # Not in the main thread: there nbclient would take the signals for itself, and a notebook that was stopped would
     # look like one whose kernel died.
-    with quiet(work.with_suffix(".log")), ThreadPoolExecutor(1) as pool:
+    with quiet(work.with_suffix(".log")), SOCKETS, ThreadPoolExecutor(1) as pool:
+        folder = SOCKETS.enter_context(tempfile.TemporaryDirectory(prefix="fer-", ignore_cleanup_errors=True))
         job = pool.submit(
             papermill.execute_notebook,
             notebook,
@@ -93,6 +124,7 @@ def execute(notebook, target, parameters, kernel, work):
             progress_bar=False,
             cwd=project_root(),
             start_timeout=300,
+            config=private_sockets(folder),
         )
         try:
             job.result()
@@ -193,6 +225,7 @@ def stop(status):
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
+    SOCKETS.close()
     os._exit(status)
 
 

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import filelock
 import h5py
@@ -82,6 +84,58 @@ def test_an_exception_in_any_cell_ends_the_model_and_is_recorded(run_notebook, t
 def test_not_enough_memory_is_said(run_notebook, cell, said):
     ended, failure = run_notebook(["pass", cell])
     assert ended is False and failure["error"] == said
+
+
+# --- the kernel's sockets -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def temporary(monkeypatch):
+    """A folder for temporary files with a path short enough for sockets, which that of `tmp_path` may not be."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def execute(folder, cell):
+    """Start a job that executes a notebook of one cell."""
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), folder / "source.ipynb")
+    return subprocess.Popen([sys.executable, "-c", JOB, str(folder)])
+
+
+JOB = """
+import signal, sys
+from pathlib import Path
+from fer_utils import execution
+signal.signal(signal.SIGTERM, lambda number, _: execution.stop(143))
+work = Path(sys.argv[1])
+execution.execute(work / "source.ipynb", work / "target.ipynb", {}, "python3", work / "work.ipynb")
+"""
+
+
+def test_kernels_side_by_side_do_not_take_each_others_ports(tmp_path, temporary):
+    """They have none: of 180 that started twelve at a time, two died because a port had been taken."""
+    cell = f"import ipykernel, os; print(os.listdir({str(temporary)!r}), ipykernel.get_connection_info())"
+    assert execute(tmp_path, cell).wait(60) == 0
+    printed = nbformat.read(tmp_path / "target.ipynb", as_version=4).cells[-1].outputs[0].text
+    assert printed.startswith("['fer-") and '"transport": "ipc"' in printed
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_folder_too_long_for_sockets_does_with_ports():
+    assert execution.private_sockets("/tmp/fer-x").KernelManager.transport == "ipc"
+    assert execution.private_sockets("/" + "ü" * 60) == {}
+
+
+def test_a_stopped_job_leaves_no_sockets(tmp_path, temporary):
+    job = execute(tmp_path, f"open({str(tmp_path / 'begun')!r}, 'w').close(); import time; time.sleep(60)")
+    while not (tmp_path / "begun").exists():
+        assert job.poll() is None
+        time.sleep(0.1)
+    assert len(list(temporary.glob("fer-*"))) == 1
+    job.terminate()
+    assert job.wait(10) == 143
+    assert list(temporary.iterdir()) == []
 
 
 # --- two at once, and what outlives a run -------------------------------------------------------------------

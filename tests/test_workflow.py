@@ -151,6 +151,7 @@ def test_one_model_failing_does_not_stop_the_others(project):
     assert "FAILED: ResNet-50 (seed 0): ConfigError" in done.stdout and "nowhere" in done.stdout
     assert [m.model for m in run.models] == ["traditional_cnn", "vgg16", "mobilenet_v3"]
     assert {f["model"] for f in run.failures} == {"resnet50"}
+    assert {"dataset/notebook.ipynb", "methods/notebook.ipynb"} <= set(project.before), done.stdout
     assert "weights.h5" in report and "FAILED MODELS" in report
 
 
