@@ -1,10 +1,11 @@
-"""The same layers and the same Adam, computed with operations that are faster on a CPU.
+"""The same layers, the same Adam and the same training step, computed in ways that are faster on a CPU.
 
 Keras 3 composes batch normalisation, in float32 and of a dozen operations, and Adam of as many for each variable;
 TensorFlow has one fused operation for either. Its convolutions lose time where an image has shrunk to a few pixels:
 with 1x1 kernels, in the gradient of bfloat16 kernels and in that of depthwise ones. All three are matrix products
-there. The gradients that TensorFlow composes go over the images more often than they need to. What is computed is the
-same by definition and differs in the last digits only (the tests hold each against Keras's own).
+there. The gradients that TensorFlow composes go over the images more often than they need to, and more often still
+where the batch's size is not known beforehand. What is computed is the same by definition and differs in the last
+digits only (the tests hold each against Keras's own).
 
 Only a layer's computation is replaced, on the instance: class, name, weights, configuration and the saved files stay
 Keras's, so that a trained network loads without this package.
@@ -318,6 +319,26 @@ def weights_that_meet(image, kernel, strides, padding):
         axes.append(weight[..., np.newaxis] == np.arange(size))
     down, across = axes
     return np.einsum("aik,bjl->abijkl", down, across).reshape(-1, np.prod(kernel)).astype("float32")
+
+
+def train_function(network):
+    """Return what ``Model.fit`` calls for each batch, as ``Model.make_train_function`` makes it.
+
+    Keras's builds one graph for batches of any size. This builds one for each size, of which an epoch has two: seconds
+    more at the start, and each batch of MobileNet-V3 takes 4% less time.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Compiled.
+
+    Returns
+    -------
+    callable
+        Takes an iterator over batches, trains on the next one and returns the logs, a dict of scalar tensors.
+    """
+    step = tf.function(network.train_step, autograph=False)
+    return lambda batches: step(next(batches))
 
 
 class FusedAdam(keras.optimizers.Adam):

@@ -191,7 +191,8 @@ def compile_network(network, learning_rate, device):
     adam = keras.optimizers.Adam
     distributed = network.distribute_strategy.num_replicas_in_sync > 1
     # What is slow in Keras on a CPU was measured there; a GPU has its own ways. The faster layers know one device.
-    if device == "CPU" and not distributed:
+    fast = device == "CPU" and not distributed
+    if fast:
         fast_layers.use(network)
         adam = fast_layers.FusedAdam
     network.compile(
@@ -202,6 +203,8 @@ def compile_network(network, learning_rate, device):
         # XLA pays on a GPU and slows training on a CPU; what passes between devices it cannot compile.
         jit_compile="auto" if device == "GPU" and not distributed else False,
     )
+    if fast:
+        network.train_function = fast_layers.train_function(network)
     # Only a built optimizer takes its state back.
     network.optimizer.build(network.trainable_variables)
 
