@@ -203,10 +203,15 @@ def compile_network(network, learning_rate, device):
         # XLA pays on a GPU and slows training on a CPU; what passes between devices it cannot compile.
         jit_compile="auto" if device == "GPU" and not distributed else False,
     )
-    if fast:
-        network.train_function = fast_layers.train_function(network)
     # Only a built optimizer takes its state back.
     network.optimizer.build(network.trainable_variables)
+    if fast:
+        network.train_function = fast_layers.train_function(network)
+    if not distributed:
+        # The metrics make their variables when first used; in the graph they would have it built twice.
+        probabilities = tf.zeros((1, *network.output_shape[1:]))
+        network.compute_metrics(None, probabilities, probabilities)
+        network.reset_metrics()
 
 
 def batch_normalizations(network):

@@ -180,22 +180,17 @@ def test_adam_moves_a_variable_as_keras_does():
     assert all(path.split("/")[0] == "adam" for path in paths if "/" in path)
 
 
-def test_training_builds_a_graph_for_each_size_of_batch_and_learns_what_keras_learns():
+def test_training_by_size_of_batch_learns_what_keras_learns():
     images, labels = RNG.normal(size=(70, 5)).astype("float32"), np.eye(3, dtype="float32")[np.arange(70) % 3]
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(32)
-    sizes, results = [], []
+    results = []
     for fast in (False, True):
         keras.utils.set_random_seed(3)
-        inputs = keras.Input((5,))
-        outputs = layers.Lambda(lambda x: sizes.append(x.shape[0]) or x)(inputs)
-        network = keras.Model(inputs, layers.Dense(3, "softmax")(layers.BatchNormalization()(outputs)))
+        network = keras.Sequential([keras.Input((5,)), layers.BatchNormalization(), layers.Dense(3, "softmax")])
         network.compile("adam", "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
         if fast:
             network.train_function = fast_layers.train_function(network)
-        sizes.clear()
         history = network.fit(batches, epochs=3, verbose=0).history
-        # Keras asks once what the metrics will be given.
-        assert sizes == ([None, 32, 6] if fast else [None, None])
         network.train_on_batch(images[:32], labels[:32])
         results.append([*history.values(), *network.get_weights()])
     for expected, got in zip(*results, strict=True):

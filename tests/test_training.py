@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from sklearn.metrics import accuracy_score
 
 from fer_utils import fitting, session
@@ -280,6 +281,20 @@ def test_keras_and_our_scores_agree_on_an_epoch(whole):
     assert {m.name for m in fitting.epoch_metrics()} | {"loss"} == set(METRICS)
     loss = keras.losses.CategoricalCrossentropy()(np.eye(7, dtype="float32")[y_true], y_proba)
     assert float(loss) == pytest.approx(ours["loss"], rel=1e-5)
+
+
+def test_the_graph_is_built_once_for_each_size_of_batch():
+    sizes = []
+    inputs = keras.Input((48, 48, 1))
+    seen = keras.layers.Lambda(lambda images: sizes.append(images.shape[0]) or images)(inputs)
+    outputs = keras.layers.Dense(7, "softmax")(keras.layers.GlobalAveragePooling2D()(seen))
+    network = keras.Model(inputs, outputs)
+    fitting.compile_network(network, 0.001, "CPU")
+    assert all(value == 0 for value in network.get_metrics_result().values())
+    sizes.clear()
+    images, labels = np.ones((40, 48, 48, 1), "float32"), np.eye(7, dtype="float32")[np.arange(40) % 7]
+    network.fit(tf.data.Dataset.from_tensor_slices((images, labels)).batch(16), epochs=2, verbose=0)
+    assert sizes == [16, 8]
 
 
 def test_the_momentum_reaches_networks_inside_the_network():
