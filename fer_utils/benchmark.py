@@ -1,9 +1,9 @@
 """Speed, side by side: ``./run_all.sh benchmark``.
 
-Two ways to train the same network run in a process each and take turns, so that whatever else slows the machine slows
-both. What counts is the ratio of each pair of processes; its median has a 95% bootstrap interval, and where that
-interval holds the goal inside, the benchmark has not answered. `fer_utils.benchmark_costs` measures what is no
-comparison.
+Two ways to train the same network run in a process each and take short turns, so that whatever else slows the machine
+slows both. What counts is the ratio of each pair of processes, the median of its turns'; the median of all pairs' has a
+95% bootstrap interval, and where that interval holds the goal inside, the benchmark has not answered.
+`fer_utils.benchmark_costs` measures what is no comparison.
 """
 
 import argparse
@@ -39,12 +39,15 @@ class Comparison:
         Sides: methods of `fer_utils.benchmark_sides.Sides`, or ``"pytorch"``.
     goal : dict of str to float
         The least ratio of speeds, ours over the other's, by model; ``""`` is for all others.
+    turns : int
+        How often each process of a pair takes its turn.
     """
 
     about: str
     ours: str
     other: str
     goal: dict
+    turns: int = 10
 
 
 COMPARISONS = {
@@ -79,6 +82,8 @@ COMPARISONS = {
         "resumable",
         "plain",
         {"": 0.97},
+        # An epoch each.
+        turns=1,
     ),
 }
 
@@ -110,7 +115,7 @@ def ratio_interval(ours, other, together=1):
     ours, other : sequence of float
         Seconds of the same work, in pairs.
     together : int
-        So many pairs after each other were measured by the same processes, and count as one value: their median.
+        So many after each other were measured by the same processes, and count as one value: their median.
 
     Returns
     -------
@@ -138,11 +143,6 @@ def verdict(low, high, goal, at_most=False):
     if low >= goal:
         return "yes"
     return "no" if high < goal else "inconclusive"
-
-
-#: After so many pairs both processes start anew: one process is faster than the next with the same code, by some
-#: percent of a short step, and more pairs of the same two would only make the interval narrow around that chance.
-PAIRS_OF_PROCESSES = 2
 
 
 class Side:
@@ -203,44 +203,48 @@ def compare(name, model, options, folder):
     Returns
     -------
     dict
-        A row of the table, with the seconds of every pair.
+        A row of the table, with the seconds of every turn of both.
     """
     comparison = COMPARISONS[name]
     repeats = options.pairs or 10
-    common = {"model": model, "data": options.data, "seconds": options.seconds, "pairs": PAIRS_OF_PROCESSES}
+    common = {"model": model, "data": options.data, "seconds": options.seconds or 1.0, "turns": comparison.turns}
     log = Path(project_root(), options.out) / f"{name}-{model}.log"
-    steps, pairs = options.steps, []
-    while len(pairs) < repeats:
-        started = folder / f"{name}-{model}-{len(pairs)}"
+    steps, turns = options.steps, []
+    # One process is faster than the next with the same code, by some percent of a short step: more turns of the same
+    # two would only make the interval narrow around that chance.
+    for pair in range(repeats):
+        started = folder / f"{name}-{model}-{pair}"
         started.mkdir()
         of_both = common | {"folder": str(started)}
         with contextlib.ExitStack() as ends:
-            # Both do the same work: the first says how many batches make a measurement of the length asked for.
+            # Both do the same work: the first says how many batches make a turn of the length asked for.
             ours = Side(of_both | {"side": comparison.ours, "steps": steps}, log)
             ends.callback(ours.end)
             steps = ours.ready["steps"]
             other = Side(of_both | {"side": comparison.other, "steps": steps}, log)
             ends.callback(other.end)
-            for number in range(len(pairs), min(len(pairs) + PAIRS_OF_PROCESSES, repeats)):
-                order = (ours, other) if number % 2 == 0 else (other, ours)
+            for turn in range(comparison.turns):
+                order = (ours, other) if (pair + turn) % 2 == 0 else (other, ours)
                 seconds = {side: side.measure() for side in order}
-                pairs.append((seconds[ours], seconds[other]))
-                print(f"  {name}, {model}: pair {number + 1} of {repeats}: {pairs[-1][1] / pairs[-1][0]:.3f}")
-    ratio, low, high = ratio_interval(*zip(*pairs, strict=True), together=PAIRS_OF_PROCESSES)
+                turns.append((seconds[ours], seconds[other]))
+        ratio, _, _ = ratio_interval(*zip(*turns[-comparison.turns :], strict=True))
+        print(f"  {name}, {model}: pair {pair + 1} of {repeats}: {ratio:.3f}")
+    ratio, low, high = ratio_interval(*zip(*turns, strict=True), together=comparison.turns)
     goal = comparison.goal.get(model, comparison.goal[""])
     images = ours.ready["images"]
     return {
         "comparison": name,
         "model": model,
-        "ours": images / float(np.median([a for a, _ in pairs])),
-        "other": images / float(np.median([b for _, b in pairs])),
+        "ours": images / float(np.median([a for a, _ in turns])),
+        "other": images / float(np.median([b for _, b in turns])),
         "ratio": ratio,
         "low": low,
         "high": high,
         "goal": goal,
         "met": verdict(low, high, goal),
         "note": "; ".join(filter(None, (ours.ready.get("note"), other.ready.get("note")))),
-        "pairs": pairs,
+        "pairs": repeats,
+        "turns": turns,
     }
 
 
@@ -276,9 +280,9 @@ def main(arguments=None):
         "--pairs",
         "--repeats",
         type=int,
-        help="measurements of each side, or of each cost (default: 10; 2 or 3 of long ones)",
+        help="pairs of processes, or measurements of each cost (default: 10; 2 or 3 of long ones)",
     )
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of one (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, help="length of a turn, or of a cost's measurement (default: 1; 4)")
     parser.add_argument("--steps", type=int, default=0, help="batches of one, or of an epoch of resume")
     parser.add_argument("--data", default="synthetic", help="as for a run; only costs depend on it")
     parser.add_argument("--out", default="results/benchmark", help="folder (default: %(default)s)")

@@ -289,8 +289,8 @@ def measure_model(model, options, folder, repeats):
     train, predict, save : list of float
         Seconds an image, an image, an epoch.
     """
-    common = {"model": model, "data": options.data, "steps": options.steps, "pairs": repeats}
-    common |= {"seconds": options.seconds, "folder": str(folder)}
+    common = {"model": model, "data": options.data, "steps": options.steps, "turns": repeats}
+    common |= {"seconds": options.seconds or 4.0, "folder": str(folder)}
     log = Path(project_root(), options.out) / f"paper-{model}.log"
     train, predict, save = [], [], []
     side = Side(common | {"side": "pipeline"}, log)

@@ -29,9 +29,8 @@ BATCH = 64
 #: Images that `resume` trains on and scores in an epoch: FER2013's, where `--steps` does not say fewer. In a shorter
 #: epoch what it costs beside its batches weighs more.
 EPOCH, SCORED = 28_709, 7_178
-#: A measurement has at least so many batches: `fit` resets and reads its metrics between two, which a real epoch does
-#: once in 449.
-FEWEST_STEPS = 10
+#: More than a benchmark can take.
+EPOCHS = 10_000
 #: Images in the folder that `generator` reads.
 IN_FOLDER = 1_400
 
@@ -61,6 +60,37 @@ def notebook_names(model):
 def assigned(node):
     """Return the name that a statement assigns to, or None."""
     return getattr(node.targets[0], "id", None) if isinstance(node, ast.Assign) else None
+
+
+class Turns(keras.callbacks.Callback):
+    """Hold the training after some batches, time and again, until a line comes in; say how long they took.
+
+    The first turn does not count. Epochs end where they do, since they do so in a real training, too.
+
+    Parameters
+    ----------
+    steps : int
+        Batches in a turn.
+    answer : callable
+        Takes a dict for the parent process.
+    """
+
+    def __init__(self, steps, answer):
+        super().__init__()
+        self.steps, self.answer, self.done = steps, answer, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Answer at the end of a turn and wait for the next."""
+        self.done += 1
+        if self.done % self.steps:
+            return
+        if self.done == self.steps:
+            self.answer({"steps": self.steps, "images": self.steps * BATCH})
+        else:
+            self.answer({"seconds": time.monotonic() - self.started})
+        if not sys.stdin.readline():
+            sys.exit("the benchmark is gone")
+        self.started = time.monotonic()
 
 
 class Gate(Progress):
@@ -94,7 +124,7 @@ class Sides:
     Parameters
     ----------
     options : dict
-        ``model``, ``data``, ``steps`` (0: from ``seconds``), ``seconds``, ``pairs``, ``folder``.
+        ``model``, ``data``, ``steps`` (0: from ``seconds``), ``seconds``, ``turns``, ``folder``.
     answer : callable
         Takes a dict for the parent process.
     """
@@ -107,7 +137,7 @@ class Sides:
         self.gate = Gate(answer)
         # Before the first measurement one that builds the graph; after the last one that never begins: a process that
         # ended would free its memory while the other's time is taken.
-        self.fit_epochs = 1 + options["pairs"] + 1
+        self.fit_epochs = 1 + options["turns"] + 1
         self.precision = "auto"
 
     def network(self, ours):
@@ -124,22 +154,23 @@ class Sides:
         return network
 
     def steps(self, network, batches):
-        """Return how many batches make a measurement; the time of a few says it, where it was not given."""
+        """Train on some batches, which builds the graphs; return how many make a turn."""
+        images, labels = next(iter(batches))
+        # The last batch of an epoch is smaller.
+        for size in (len(self.train) % BATCH or BATCH, BATCH):
+            network.train_on_batch(images[:size], labels[:size])
         if self.options["steps"]:
             return self.options["steps"]
-        iterator = iter(batches)
-        for _ in range(2):
-            network.train_on_batch(*next(iterator))
         started = time.monotonic()
         for _ in range(3):
-            network.train_on_batch(*next(iterator))
-        return max(FEWEST_STEPS, math.ceil(self.options["seconds"] / ((time.monotonic() - started) / 3)))
+            network.train_on_batch(images, labels)
+        return math.ceil(self.options["seconds"] / ((time.monotonic() - started) / 3))
 
     def train_batches(self, network, batches):
-        """Train, a measurement an epoch."""
-        steps = self.steps(network, batches)
-        self.gate.ready = {"steps": steps, "images": steps * BATCH}
-        network.fit(batches, steps_per_epoch=steps, epochs=self.fit_epochs, callbacks=[self.gate], verbose=0)
+        """Train, turn by turn, until killed."""
+        turns = Turns(self.steps(network, batches), self.answer)
+        steps = pipeline.steps_per_epoch(len(self.train), BATCH)
+        network.fit(batches, steps_per_epoch=steps, epochs=EPOCHS, callbacks=[turns], verbose=0)
 
     def batches(self):
         """Our pipeline over all training images, for ever long."""
@@ -150,7 +181,7 @@ class Sides:
             seed=0,
             settings=self.names["augmentation"],
             first_epoch=0,
-            epochs=10_000,
+            epochs=EPOCHS,
             ahead=False,
         )
 

@@ -33,46 +33,61 @@ def test_the_interval_holds_the_median_and_narrows_with_the_pairs():
     assert few[2] - few[1] > high - low
 
 
-def test_processes_start_anew_and_count_as_one_value(monkeypatch, tmp_path):
+def test_processes_take_turns_and_count_as_one_value(monkeypatch, tmp_path):
     order, folders = [], []
 
     class Side:
-        """Ours takes 1 s; the other 2 s in the first process, 3 in the second, 7 in the third."""
+        """Ours takes 1 s; the other 2 s in the first process, 3 in the second, 7 in the third, but for each tenth."""
 
         def __init__(self, options, log):
             self.ours = options["side"] == "pipeline"
             folders.append(options["folder"])
-            assert options["steps"] == (0 if len(folders) == 1 else 9)
+            assert options["steps"] == (0 if len(folders) == 1 else 9) and options["turns"] == 10
             self.seconds = 1.0 if self.ours else (2.0, 3.0, 7.0)[len(set(folders)) - 1]
             self.ready = {"steps": 9, "images": 100}
 
         def measure(self):
             order.append(self.ours)
-            return self.seconds
+            return 50.0 if len(order) % 20 == 7 else self.seconds
 
         def end(self):
             pass
 
     monkeypatch.setattr(benchmark, "Side", Side)
-    asked = SimpleNamespace(pairs=5, data="synthetic", steps=0, seconds=1.0, out=str(tmp_path))
+    asked = SimpleNamespace(pairs=3, data="synthetic", steps=0, seconds=None, out=str(tmp_path))
     row = benchmark.compare("ceiling", "mobilenet_v3", asked, tmp_path)
-    assert order == [True, False, False, True] * 2 + [True, False]
-    assert row["pairs"] == [(1.0, 2.0)] * 2 + [(1.0, 3.0)] * 2 + [(1.0, 7.0)]
+    # Who begins takes turns, too.
+    assert order == [True, False, False, True] * 5 + [False, True, True, False] * 5 + [True, False, False, True] * 5
+    assert len(row["turns"]) == 30 and [other for _, other in row["turns"][8:12]] == [2.0, 2.0, 3.0, 3.0]
     assert (row["ratio"], row["low"], row["high"]) == (3.0, 2.0, 7.0)
 
 
-@pytest.mark.parametrize(("seconds", "fewest", "most"), [(0.001, 10, 10), (1.0, 11, 100)])
-def test_a_measurement_has_several_batches_however_long_one_takes(seconds, fewest, most):
+def test_a_turn_is_as_long_as_asked_for_and_both_sizes_of_batch_come_before():
     sides = object.__new__(benchmark_sides.Sides)
-    sides.options = {"steps": 0, "seconds": seconds}
-    network = SimpleNamespace(train_on_batch=lambda *_: time.sleep(0.01))
+    sides.options, sides.train = {"steps": 0, "seconds": 1.0}, range(64 * 9 + 37)
+    sizes = []
+    network = SimpleNamespace(train_on_batch=lambda images, labels: time.sleep(0.01) or sizes.append(len(images)))
     # A batch takes a hundredth of a second, or somewhat longer where the machine is busy.
-    assert fewest <= sides.steps(network, [((), ())] * 9) <= most
+    assert 11 <= sides.steps(network, [(range(64), range(64))]) <= 100
+    assert sizes == [37, 64, 64, 64, 64]
+
+
+def test_the_batches_of_a_turn_are_counted_across_epochs(monkeypatch):
+    answers, lines = [], iter(["go\n"] * 3)
+    clock = iter([10.0, 13.0, 20.0, 24.0, 30.0, 35.0])
+    monkeypatch.setattr(benchmark_sides.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(benchmark_sides.sys, "stdin", SimpleNamespace(readline=lambda: next(lines, "")))
+    turns = benchmark_sides.Turns(4, answers.append)
+    with pytest.raises(SystemExit):
+        for batch in [0, 1, 2] * 9:
+            turns.on_train_batch_end(batch)
+    # Four lead up to the first line; the parent is gone after the third turn.
+    assert turns.done == 16 and answers == [{"steps": 4, "images": 256}, *({"seconds": s} for s in (3.0, 4.0, 5.0))]
 
 
 def test_a_side_stays_after_its_last_measurement(tmp_path):
     # It would work against the other side if it ended.
-    asked = {"model": "mobilenet_v3", "data": "synthetic", "seconds": 1.0, "pairs": 1, "steps": 2}
+    asked = {"model": "mobilenet_v3", "data": "synthetic", "seconds": 1.0, "turns": 1, "steps": 2}
     side = benchmark.Side(asked | {"side": "repeated", "folder": str(tmp_path)}, tmp_path / "log")
     try:
         assert side.measure() > 0
@@ -110,11 +125,11 @@ def test_a_comparison_in_small_leaves_a_table_and_its_pairs(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "benchmark.json").read_text())
     (row,) = found["rows"]
-    assert len(row["pairs"]) == 2 and all(seconds > 0 for pair in row["pairs"] for seconds in pair)
-    ratios = [other / ours for ours, other in row["pairs"]]
-    assert row["ratio"] == pytest.approx(sum(ratios) / 2)
-    # Two batches of 64 in the median time of the two.
-    assert row["ours"] == pytest.approx(128 / (sum(ours for ours, _ in row["pairs"]) / 2))
+    ours, other = np.array(row["turns"]).T
+    assert row["pairs"] == 2 and len(ours) == 20 and (ours > 0).all() and (other > 0).all()
+    assert row["ratio"] == pytest.approx((np.median((other / ours)[:10]) + np.median((other / ours)[10:])) / 2)
+    # Two batches of 64 in the median time of the turns.
+    assert row["ours"] == pytest.approx(128 / np.median(ours))
     assert f"| traditional_cnn | {row['ours']:.0f} |" in (tmp_path / "benchmark.md").read_text()
     assert found["cores"] and found["versions"]["tensorflow"]
 
