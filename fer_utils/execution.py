@@ -67,8 +67,8 @@ def quiet(log):
 def private_sockets(folder):
     """Configure a kernel to listen on sockets in a folder instead of on ports.
 
-    Jupyter chooses free ports and lets go of them until the kernel takes them, seconds later. Of kernels that start
-    side by side one in a hundred finds one of its five taken in between, and dies (papermill's issue 511).
+    Jupyter chooses free ports and lets go of them until the kernel takes them, seconds later. One that
+    starts beside others now and then finds a port taken in between, and dies (papermill's issue 511).
 
     Parameters
     ----------

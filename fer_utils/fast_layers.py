@@ -324,8 +324,8 @@ def weights_that_meet(image, kernel, strides, padding):
 def train_function(network):
     """Return what ``Model.fit`` calls for each batch, as ``Model.make_train_function`` makes it.
 
-    Keras's builds one graph for batches of any size. This builds one for each size, of which an epoch has two: seconds
-    more at the start, and each batch of MobileNet-V3 takes 4% less time.
+    Keras's builds one graph for batches of any size. This builds one for each size, of which an epoch has two: more to
+    build at the start, and no batch has to be asked for its size, which counts where steps are short.
 
     Parameters
     ----------
