@@ -17,3 +17,12 @@ Data flow one way, and the modules lie along it:
   makes what. ``benchmark``, ``benchmark_sides`` and ``benchmark_torch`` measure speed, ``benchmark_costs`` what
   else a run costs.
 """
+
+import os
+import platform
+
+# TensorFlow reads this once, when it is first imported. By itself it uses oneDNN only on processors with instructions
+# for neural networks, which most laptops lack; what that costs there, `./run_all.sh benchmark onednn` measures. Whoever
+# has set the variable keeps their choice.
+if platform.machine() in ("x86_64", "AMD64"):
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

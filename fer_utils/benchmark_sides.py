@@ -190,6 +190,10 @@ class Sides:
         session.prepare_device(session.available_cores(), 0, True)
         self.train_batches(self.network(True), self.batches())
 
+    def without_onednn(self):
+        """Ours without oneDNN; `fer_utils.benchmark.Side` sees to that."""
+        self.pipeline()
+
     def bfloat16(self):
         """Ours in bfloat16."""
         self.precision = "mixed_bfloat16"

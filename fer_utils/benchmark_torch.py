@@ -7,6 +7,7 @@ import json
 import sys
 import time
 
+from fer_utils.benchmark import fastest
 from fer_utils.planning import notebook_parameters, read_config
 
 try:
@@ -113,12 +114,7 @@ def main():
     names = notebook_parameters(entry["notebook"]) | (entry.get("parameters") or {})
     torch.manual_seed(0)
     trainers = [Trainer(NETWORKS[options["model"]](names), bfloat16) for bfloat16 in (False, True)]
-    for trainer in trainers:
-        trainer.train(3)
-    # In turns, and the least of each: the first steps of a process may take twice as long as all later ones.
-    rounds = [[trainer.train(1) for trainer in trainers] for _ in range(8)]
-    times = [min(seconds) for seconds in zip(*rounds, strict=True)]
-    best = trainers[times.index(min(times))]
+    best = fastest(trainers)
     steps = options["steps"]
     note = f"PyTorch {torch.__version__} in {'bfloat16' if best.bfloat16 else 'float32'}"
     print(json.dumps({"steps": steps, "images": steps * BATCH, "note": note}), flush=True)

@@ -245,7 +245,8 @@ def device_text(record):
     several = f"{device['replicas']} x " if device.get("replicas", 1) > 1 else ""
     threads = f"{device['threads']} threads" if device.get("threads") else ""
     name = f"{several}{device['kind']} {device.get('name') or ''}".strip()
-    return ", ".join(filter(None, [name, threads, device.get("distribution")]))
+    without = "without oneDNN" if device["kind"] == "CPU" and not device.get("onednn", True) else ""
+    return ", ".join(filter(None, [name, threads, device.get("distribution"), without]))
 
 
 def software_text(record):

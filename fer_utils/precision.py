@@ -4,6 +4,7 @@ from pathlib import Path
 
 import yaml
 
+from fer_utils import provenance
 from fer_utils.errors import ConfigError
 
 #: What `auto` means; see the file.
@@ -44,7 +45,7 @@ def choose(asked, notebook, device):
     return table.get(notebook, {}).get(kind_of_device(device), {"used": "float32"})["used"]
 
 
-def kind_of_device(device, cpuinfo=Path("/proc/cpuinfo")):
+def kind_of_device(device, cpuinfo=provenance.CPUINFO):
     """Return the table's name of a device: ``GPU``, ``CPU with bfloat16`` or ``CPU``.
 
     Parameters
@@ -56,9 +57,4 @@ def kind_of_device(device, cpuinfo=Path("/proc/cpuinfo")):
     """
     if device != "CPU":
         return device
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return "CPU"
-    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":")[1].split()}
-    return "CPU with bfloat16" if flags & BFLOAT16_FLAGS else "CPU"
+    return "CPU with bfloat16" if provenance.cpu_flags(cpuinfo) & BFLOAT16_FLAGS else "CPU"

@@ -17,6 +17,12 @@ from fer_utils.paths import project_root
 #: The folder of this package.
 PACKAGE = Path(__file__).parent
 
+#: Where Linux describes the processor.
+CPUINFO = Path("/proc/cpuinfo")
+
+#: Sets of vector instructions, widest first: sums, and with them last digits and speed, differ from one to the next.
+INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "avx", "asimd")
+
 #: The packages whose version a result can depend on.
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "pillow", "matplotlib")
 
@@ -140,14 +146,48 @@ def modules_of(path):
     return found
 
 
-def cpu_name():
-    """Return the processor's name as the system gives it."""
+def cpu_name(cpuinfo=CPUINFO):
+    """Return the processor's name as the system gives it, with its widest vector instructions.
+
+    The name alone does not do: there are several generations of an "AMD EPYC".
+
+    Parameters
+    ----------
+    cpuinfo : Path
+        Where Linux describes the processor.
+
+    Returns
+    -------
+    str
+        For example ``"AMD EPYC with avx2"``; without the instructions where the system does not list them.
+    """
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return next((name for name in names if name), platform.machine())
+    name = next((name for name in names if name), platform.machine())
+    flags = cpu_flags(cpuinfo)
+    return " with ".join([name, *[entry for entry in INSTRUCTIONS if entry in flags][:1]])
+
+
+def cpu_flags(cpuinfo=CPUINFO):
+    """Return the names of what the processor can do, as Linux lists them; empty elsewhere.
+
+    Parameters
+    ----------
+    cpuinfo : Path
+        Where Linux describes the processor.
+
+    Returns
+    -------
+    set of str
+    """
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":")[1].split()}
 
 
 def peak_memory_mb():

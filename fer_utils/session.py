@@ -9,6 +9,9 @@ import filelock
 import keras
 import tensorflow as tf
 
+# Nothing public says whether oneDNN is in use.
+from tensorflow.python.util import _pywrap_util_port
+
 from fer_utils import data as datasets
 from fer_utils import distribution, lifeline, provenance, splits
 from fer_utils import precision as precisions
@@ -206,6 +209,8 @@ def begin(parameters):
         f"PublicTest and {len(split.private):,} PrivateTest images"
     )
     print(f"Device: {device_text({'device': device})}, {precision}")
+    if device["kind"] == "CPU" and not device["onednn"] and os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1":
+        print("*** TensorFlow was imported before fer_utils, and without oneDNN: this is slow. Restart the kernel.")
     for line in run.warnings():
         print(f"*** {line}")
     return run
@@ -304,7 +309,7 @@ def prepare_device(threads, seed, deterministic, devices=1):
     Returns
     -------
     dict
-        ``kind``, ``name``, ``threads``, ``replicas``, and ``distribution`` where there are several.
+        ``kind``, ``name``, ``threads``, ``replicas``, ``onednn``, and ``distribution`` where there are several.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
@@ -326,4 +331,5 @@ def prepare_device(threads, seed, deterministic, devices=1):
         details = [(gpu, tf.config.experimental.get_device_details(gpu)) for gpu in gpus[:devices]]
         name = " and ".join(dict.fromkeys(detail.get("device_name", gpu.name) for gpu, detail in details))
     device = {"kind": "GPU" if gpus else "CPU", "name": name, "threads": threads, "replicas": devices}
+    device["onednn"] = _pywrap_util_port.IsMklEnabled()
     return device | ({"distribution": distribution.NAME} if devices > 1 else {})

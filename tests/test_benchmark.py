@@ -97,6 +97,36 @@ def test_a_side_stays_after_its_last_measurement(tmp_path):
         side.end()
 
 
+def test_the_faster_precision_is_chosen_without_dwelling_on_the_other():
+    class Planned:
+        def __init__(self, *seconds):
+            self.seconds, self.steps = iter(seconds), 0
+
+        def train(self, steps):
+            self.steps += steps
+            return next(self.seconds)
+
+    # The first step of either is slow; the least of the later ones decides.
+    close, best = Planned(2.0, *[1.1] * 10), Planned(4.0, 1.2, 1.0, *[1.3] * 7, 0.9)
+    assert benchmark.fastest([close, best]) is best and close.steps == best.steps == 11
+    fast, emulated = Planned(*[1.0] * 11), Planned(9.0)
+    assert benchmark.fastest([emulated, fast]) is fast and (emulated.steps, fast.steps) == (1, 11)
+
+
+def test_a_side_can_do_without_onednn(monkeypatch, tmp_path):
+    started = []
+
+    def popen(command, *, env, **_):
+        started.append((json.loads(command[-1])["side"], env.get("TF_ENABLE_ONEDNN_OPTS")))
+        return SimpleNamespace(stdout=["{}"])
+
+    monkeypatch.setattr(benchmark.subprocess, "Popen", popen)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    for side in ("pipeline", benchmark.COMPARISONS["onednn"].other):
+        benchmark.Side({"side": side}, tmp_path / "log")
+    assert started == [("pipeline", "1"), ("without_onednn", "0")]
+
+
 @pytest.mark.parametrize(
     ("low", "high", "met"), [(0.98, 1.1, "yes"), (0.97, 1.0, "yes"), (0.9, 0.96, "no"), (0.9, 1.0, "inconclusive")]
 )
@@ -113,7 +143,10 @@ def test_a_goal_that_is_not_to_be_exceeded_is_met_from_below(low, high, met):
 
 def test_unknown_comparisons_and_models_are_refused(capsys):
     assert benchmark.main(["speed"]) == 2
-    assert "there are ceiling, generator, pytorch, precision, resume, startup, memory, paper" in capsys.readouterr().err
+    assert (
+        "there are ceiling, generator, pytorch, precision, onednn, resume, startup, memory, paper"
+        in capsys.readouterr().err
+    )
     assert benchmark.main(["ceiling", "--models", "alexnet"]) == 2
     assert "unknown alexnet" in capsys.readouterr().err
 

@@ -63,6 +63,20 @@ def test_a_model_is_named_as_the_configuration_names_it(name):
     assert "def make_model(input_shape, num_classes):" in "\n".join(c.source for c in source(name).cells)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_the_package_is_imported_before_tensorflow(name):
+    # It chooses oneDNN, and TensorFlow reads the choice when it is first imported.
+    packages = []
+    for cell in source(name).cells:
+        for node in ast.parse(cell.source).body if cell.cell_type == "code" else ():
+            if isinstance(node, ast.ImportFrom):
+                packages.append(node.module.split(".")[0])
+            elif isinstance(node, ast.Import):
+                packages += [alias.name.split(".")[0] for alias in node.names]
+    assert "fer_utils" in packages
+    assert not {"keras", "tensorflow"} & set(packages[: packages.index("fer_utils")])
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """Run notebooks with their defaults, but for the place of the results, in the folder they lie in."""

@@ -2,6 +2,9 @@
 
 import json
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -64,3 +67,32 @@ def test_state_trees_flatten_and_unflatten():
     flat = state.flatten(tree)
     assert set(flat) == {"a//b//kernel/0", "a//c"}
     assert state.unflatten({name: int(value) for name, value in flat.items()}) == tree
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("model name : AMD EPYC\nflags : fpu avx avx2 fma\n", "AMD EPYC with avx2"),
+        ("model name : AMD EPYC\nflags : avx avx2 avx512f avx512_bf16 avx512_vnni\n", "AMD EPYC with avx512_bf16"),
+        # A flag's name inside another's, and no flags at all.
+        ("model name : Old\nflags : fpu avx2x\n", "Old"),
+        ("model name : Old\n", "Old"),
+    ],
+)
+def test_a_processor_is_named_with_its_widest_instructions(tmp_path, text, name):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert provenance.cpu_name(tmp_path / "cpuinfo") == name
+
+
+def test_a_processor_that_the_system_does_not_describe_still_has_a_name(tmp_path):
+    assert provenance.cpu_name(tmp_path / "none") and provenance.cpu_flags(tmp_path / "none") == set()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is chosen on x86 alone")
+@pytest.mark.parametrize(("given", "used"), [(None, "True"), ("0", "False")])
+def test_onednn_is_used_unless_someone_says_otherwise(given, used):
+    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    environment |= {} if given is None else {"TF_ENABLE_ONEDNN_OPTS": given}
+    code = "from fer_utils import session; print(session.prepare_device(1, 0, False)['onednn'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == used
