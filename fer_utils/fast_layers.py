@@ -2,10 +2,11 @@
 
 Keras 3 composes batch normalisation, in float32 and of a dozen operations, and Adam of as many for each variable;
 TensorFlow has one fused operation for either. Its convolutions lose time where an image has shrunk to a few pixels:
-with 1x1 kernels, in the gradient of bfloat16 kernels and in that of depthwise ones. All three are matrix products
-there. The gradients that TensorFlow composes go over the images more often than they need to, and more often still
-where the batch's size is not known beforehand. What is computed is the same by definition and differs in the last
-digits only (the tests hold each against Keras's own).
+with 1x1 kernels, in the gradient of bfloat16 kernels and in that of depthwise ones; on a processor without AVX-512,
+in the gradient of any kernel in float32. All of these are matrix products there. The gradients that TensorFlow
+composes go over the images more often than they need to, and more often still where the batch's size is not known
+beforehand. What is computed is the same by definition and differs in the last digits only (the tests hold each against
+Keras's own).
 
 Only a layer's computation is replaced, on the instance: class, name, weights, configuration and the saved files stay
 Keras's, so that a trained network loads without this package.
@@ -17,7 +18,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-#: Up to so many pixels of an output, the kernel's gradient is quicker as one matrix product of bfloat16 patches.
+from fer_utils import provenance
+
+#: Whether the processor's widest instructions are AVX2's, for which oneDNN has no good gradient of a kernel in float32.
+AVX2_ALONE = {"avx2", "avx512f"} & provenance.cpu_flags() == {"avx2"}
+
+#: Up to so many pixels of an output, the gradient of a kernel in bfloat16 is quicker as a matrix product of patches.
 SMALL = 36
 
 #: From so many weights of a depthwise kernel on, and up to so many pixels that it reads, its gradient is quicker as a
@@ -41,7 +47,7 @@ def use(network):
             if layer.kernel_size == (1, 1):
                 layer.convolution_op = functools.partial(pointwise_convolution, layer)
             elif layer.strides == (1, 1) and layer.padding == "same":
-                layer.convolution_op = functools.partial(small_convolution, layer)
+                layer.convolution_op = functools.partial(convolution, layer)
         elif type(layer) is keras.layers.DepthwiseConv2D and simple_depthwise_convolution(layer):
             layer.call = functools.partial(small_depthwise_convolution, layer)
         elif type(layer) is keras.layers.GlobalAveragePooling2D and is_float32(layer):
@@ -150,8 +156,8 @@ def pointwise_convolution(layer, inputs, kernel):
     return tf.reshape(tf.matmul(tf.reshape(inputs, (-1, channels)), weights), (-1, height, width, kernel.shape[-1]))
 
 
-def small_convolution(layer, inputs, kernel):
-    """Convolve; where the image is small, the kernel's gradient is a matrix product of the image's patches.
+def convolution(layer, inputs, kernel):
+    """Convolve; the kernel's gradient is one of matrix products where those are quicker.
 
     Parameters
     ----------
@@ -166,9 +172,14 @@ def small_convolution(layer, inputs, kernel):
     -------
     tensor, shape (n, height, width, filters)
     """
-    height, width, channels = inputs.shape[1:]
-    rows, columns = kernel.shape[:2]
-    if inputs.dtype != tf.bfloat16 or None in (height, width) or height * width > SMALL:
+    height, width = inputs.shape[1:3]
+    if None in (height, width):
+        to_kernel = None
+    elif inputs.dtype == tf.bfloat16:
+        to_kernel = gradient_by_patches if height * width <= SMALL else None
+    else:
+        to_kernel = gradient_by_rows if inputs.dtype == tf.float32 and AVX2_ALONE else None
+    if to_kernel is None:
         return type(layer).convolution_op(layer, inputs, kernel)
 
     @tf.custom_gradient
@@ -177,22 +188,57 @@ def small_convolution(layer, inputs, kernel):
             to_inputs = tf.raw_ops.Conv2DBackpropInput(
                 input_sizes=tf.shape(inputs), filter=kernel, out_backprop=upstream, strides=[1, 1, 1, 1], padding="SAME"
             )
-            above, left = (rows - 1) // 2, (columns - 1) // 2
-            padded = tf.pad(inputs, [[0, 0], [above, rows - 1 - above], [left, columns - 1 - left], [0, 0]])
-            patches = tf.concat(
-                [padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)], axis=-1
-            )
-            to_kernel = tf.matmul(
-                tf.reshape(patches, (-1, rows * columns * channels)),
-                tf.reshape(upstream, (-1, kernel.shape[-1])),
-                transpose_a=True,
-            )
-            return to_inputs, tf.reshape(to_kernel, kernel.shape)
+            # As "SAME" pads: what is odd comes after.
+            rows, columns = (((size - 1) // 2, size // 2) for size in kernel.shape[:2])
+            return to_inputs, to_kernel(tf.pad(inputs, [[0, 0], rows, columns, [0, 0]]), upstream, kernel.shape)
 
         return tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME"), gradient
 
     # A Keras variable, which the policy casts where it is converted.
     return convolve(inputs, tf.convert_to_tensor(kernel))
+
+
+def gradient_by_patches(padded, upstream, shape):
+    """Return the gradient of a convolution's kernel as one matrix product of the images' patches.
+
+    Parameters
+    ----------
+    padded : tensor, shape (n, height + k - 1, width + l - 1, channels)
+        Images with the convolution's padding.
+    upstream : tensor, shape (n, height, width, filters)
+        Gradient of the outputs.
+    shape : (k, l, channels, filters)
+        The kernel's.
+
+    Returns
+    -------
+    tensor of that shape
+    """
+    height, width = upstream.shape[1:3]
+    rows, columns, channels, filters = shape
+    patches = tf.concat(
+        [padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)], axis=-1
+    )
+    by_pixel = tf.reshape(patches, (-1, rows * columns * channels))
+    return tf.reshape(tf.matmul(by_pixel, tf.reshape(upstream, (-1, filters)), transpose_a=True), shape)
+
+
+def gradient_by_rows(padded, upstream, shape):
+    """Return the gradient of a convolution's kernel as a matrix product for each of its rows.
+
+    Parameters and result are those of `gradient_by_patches`, which writes and reads three times as much.
+    """
+    height, width = upstream.shape[1:3]
+    rows, columns, channels, filters = shape
+    # The height comes first: to take some of the images' rows then copies nothing.
+    padded = tf.transpose(padded, (1, 0, 2, 3))
+    beside = tf.concat([padded[:, :, j : j + width] for j in range(columns)], axis=-1)
+    by_pixel = tf.reshape(tf.transpose(upstream, (1, 0, 2, 3)), (-1, filters))
+    products = [
+        tf.matmul(tf.reshape(beside[i : i + height], (-1, columns * channels)), by_pixel, transpose_a=True)
+        for i in range(rows)
+    ]
+    return tf.reshape(tf.stack(products), shape)
 
 
 def small_depthwise_convolution(layer, inputs):

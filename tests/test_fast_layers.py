@@ -89,11 +89,13 @@ def test_pointwise_convolution(strides, padding, size):
     assert_same(slow, fast, batch, 1e-5)
 
 
-@pytest.mark.parametrize("kernel", [3, (2, 5)])
-def test_the_gradient_of_a_small_convolution_in_bfloat16(kernel):
-    slow, fast, batch = pair(lambda: layers.Conv2D(8, kernel, padding="same"), (4, 6, 16), "mixed_bfloat16")
-    # bfloat16 has 8 bits.
-    assert_same(slow, fast, batch, 0.02)
+@pytest.mark.parametrize("kernel", [3, (2, 5), (4, 1)])
+# bfloat16 has 8 bits.
+@pytest.mark.parametrize(("policy", "tolerance"), [("mixed_bfloat16", 0.02), ("float32", 1e-5)])
+def test_the_gradient_of_a_convolution(kernel, policy, tolerance, monkeypatch):
+    monkeypatch.setattr(fast_layers, "AVX2_ALONE", True)
+    slow, fast, batch = pair(lambda: layers.Conv2D(8, kernel, padding="same"), (4, 6, 16), policy)
+    assert_same(slow, fast, batch, tolerance)
 
 
 @pytest.mark.parametrize("keepdims", [True, False])
@@ -197,16 +199,18 @@ def test_training_by_size_of_batch_learns_what_keras_learns():
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_gradient_of_a_small_convolution_is_a_matrix_product():
-    def gradient(size):
-        _, fast, batch = pair(lambda: layers.Conv2D(8, 3, padding="same"), (size, size, 4), "mixed_bfloat16")
+def test_where_the_gradient_of_a_convolution_is_a_matrix_product(monkeypatch):
+    def native(size, policy, avx2_alone=False):
+        monkeypatch.setattr(fast_layers, "AVX2_ALONE", avx2_alone)
+        _, fast, batch = pair(lambda: layers.Conv2D(8, 3, padding="same"), (size, size, 4), policy)
         graph = tf.function(lambda x: tf.gradients(fast(x), fast.trainable_variables[0].value)).get_concrete_function(
             batch
         )
-        return {op.type for op in graph.graph.get_operations()}
+        return "Conv2DBackpropFilter" in {op.type for op in graph.graph.get_operations()}
 
-    assert "Conv2DBackpropFilter" not in gradient(6)
-    assert "Conv2DBackpropFilter" in gradient(7)
+    assert not native(6, "mixed_bfloat16") and native(7, "mixed_bfloat16", avx2_alone=True)
+    assert native(6, "float32") and not native(48, "float32", avx2_alone=True)
+    assert native(6, "mixed_float16", avx2_alone=True)
 
 
 @pytest.mark.parametrize(
