@@ -250,6 +250,7 @@ def compare(name, model, options, folder):
             steps = ours.ready["steps"]
             other = Side(of_both | {"side": comparison.other, "steps": steps}, log)
             ends.callback(other.end)
+            common["bfloat16"] = other.ready.get("bfloat16")
             for turn in range(comparison.turns):
                 order = (ours, other) if (pair + turn) % 2 == 0 else (other, ours)
                 seconds = {side: side.measure() for side in order}

@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 
 from fer_utils import data as datasets
-from fer_utils import execution, lifeline, planning
+from fer_utils import execution, lifeline, planning, precision
 from fer_utils.benchmark import Side, median_interval, verdict
 from fer_utils.constants import THESIS_SETTINGS
 from fer_utils.errors import ConfigError
@@ -335,7 +335,8 @@ def paper(models, options, folder):
         train, predict, save = measure_model(model, options, folder, repeats)
         milliseconds = [[1000 * value for value in values] for values in (train, predict)]
         cost = ", ".join(f"{median_interval(values)[0]:.3g}" for values in milliseconds)
-        yield row("paper", f"{model}: to train on an image", "ms", milliseconds[0], note=f"`cost: [{cost}]`")
+        cost = f"`cost: {{{precision.kind_of_device('CPU')}: [{cost}]}}`"
+        yield row("paper", f"{model}: to train on an image", "ms", milliseconds[0], note=cost)
         yield row("paper", f"{model}: to predict an image", "ms", milliseconds[1])
         yield row("paper", f"{model}: to keep an epoch's state", "s", save)
         parts = zip(train, predict, save, [found[model] for found in notebooks], strict=True)

@@ -113,11 +113,13 @@ def main():
     entry = read_config()["models"][options["model"]]
     names = notebook_parameters(entry["notebook"]) | (entry.get("parameters") or {})
     torch.manual_seed(0)
-    trainers = [Trainer(NETWORKS[options["model"]](names), bfloat16) for bfloat16 in (False, True)]
-    best = fastest(trainers)
+    # Once it is known which is faster, the later pairs of processes need not ask again.
+    choices = (False, True) if options.get("bfloat16") is None else (options["bfloat16"],)
+    best = fastest([Trainer(NETWORKS[options["model"]](names), bfloat16) for bfloat16 in choices])
     steps = options["steps"]
     note = f"PyTorch {torch.__version__} in {'bfloat16' if best.bfloat16 else 'float32'}"
-    print(json.dumps({"steps": steps, "images": steps * BATCH, "note": note}), flush=True)
+    ready = {"steps": steps, "images": steps * BATCH, "note": note, "bfloat16": best.bfloat16}
+    print(json.dumps(ready), flush=True)
     for _ in sys.stdin:
         print(json.dumps({"seconds": best.train(steps)}), flush=True)
 

@@ -274,6 +274,26 @@ def data_name(fingerprint):
     return names.get(variant, f"{variant}-{fingerprint['sha256'][:8]}")
 
 
+def cost(entry):
+    """Return the seconds to train on one image and to predict one, as ``config.yaml`` has them.
+
+    Parameters
+    ----------
+    entry : dict
+        Its ``cost`` is the two numbers in milliseconds, or two for each kind of processor that
+        `fer_utils.precision.kind_of_device` tells apart.
+
+    Returns
+    -------
+    train, predict : float
+    """
+    found = entry["cost"]
+    if isinstance(found, dict):
+        found = found[precisions.kind_of_device("CPU")]
+    train, predict = (milliseconds / 1000 for milliseconds in found)
+    return train, predict
+
+
 def estimate(entry, parameters, dataset, device, seen):
     """Seconds that a training will take.
 
@@ -294,7 +314,7 @@ def estimate(entry, parameters, dataset, device, seen):
     split = splits.split(dataset, p["protocol"], p["images_per_class"], p["test_images_per_class"])
     per_class = p["epoch_images_per_class"] or p["test_images_per_class"]
     scored = splits.split(dataset, p["protocol"], test_images_per_class=per_class).test
-    train, predict = (milliseconds / 1000 for milliseconds in entry["cost"])
+    train, predict = cost(entry)
     seconds = p["epochs"] * (len(split.train) * train + len(scored) * predict)
     seconds += (2 * len(split.test) + len(split.train)) * predict
     chosen = precisions.choose(p["precision"], entry["notebook"], device)
@@ -320,7 +340,7 @@ def seen_speeds(folder, config):
         split = record["split"]
         per_class = split["epoch_images_per_class"]
         scored = 2 * 7 * per_class if per_class else split["public"] + split["private"]
-        train, predict = (milliseconds / 1000 for milliseconds in entry["cost"])
+        train, predict = cost(entry)
         expected = split["train"] * train + scored * predict
         if expected > 5:
             device = record["device"]

@@ -150,6 +150,22 @@ def test_the_estimate_is_images_times_cost():
     assert other == pytest.approx(expected + planning.OVERHEAD)
 
 
+def test_a_cost_is_that_of_the_kind_of_processor(monkeypatch):
+    by_kind = {"cost": {"CPU with bfloat16": [2, 1], "CPU": [8, 3]}}
+    for kind, expected in (("CPU", (0.008, 0.003)), ("CPU with bfloat16", (0.002, 0.001))):
+        monkeypatch.setattr(planning.precisions, "kind_of_device", lambda device, kind=kind: kind)
+        assert planning.cost(by_kind) == pytest.approx(expected)
+        assert planning.cost({"cost": [5, 4]}) == pytest.approx((0.005, 0.004))
+
+
+def test_every_model_has_a_cost_for_every_kind_of_processor(monkeypatch):
+    for kind in ("CPU", "CPU with bfloat16"):
+        monkeypatch.setattr(planning.precisions, "kind_of_device", lambda device, kind=kind: kind)
+        for entry in planning.read_config()["models"].values():
+            train, predict = planning.cost(entry)
+            assert 0 < predict < train
+
+
 def plant_times(folder, seconds, threads=2, precision="float32", age=0):
     """Leave the record of a traditional CNN: an epoch of 10,000 images, which 4.7 ms each make 47 seconds."""
     record = {
