@@ -6,7 +6,7 @@ Data flow one way, and the modules lie along it:
   draws a stand-in, ``data`` loads and caches it; ``pixels``, ``reference``, ``comparison`` and ``fingerprint`` say
   which copy it is, ``audit`` what is odd about it, ``splits`` which images are for what.
 - *arrays to predictions*: ``pipeline`` and ``augmentation`` make batches, ``weights`` gives a backbone its initial
-  values; ``session`` begins a training, ``fitting`` does it, ``evaluation`` ends it, with ``precision``,
+  values; ``session`` begins a training, ``fitting`` does it, ``evaluation`` ends it, with ``onednn``, ``precision``,
   ``fast_layers``, ``callbacks``, ``macro``, ``state``, ``resolved`` and ``provenance``; ``privacy`` keeps secrets out
   of what is written.
 - *predictions to findings*, without TensorFlow: ``results`` reads a run, ``metrics`` and ``statistics`` compute,
@@ -18,11 +18,7 @@ Data flow one way, and the modules lie along it:
   else a run costs.
 """
 
-import os
-import platform
+from fer_utils import onednn
 
-# TensorFlow reads this once, when it is first imported. By itself it uses oneDNN only on processors with instructions
-# for neural networks, which most laptops lack; what that costs there, `./run_all.sh benchmark onednn` measures. Whoever
-# has set the variable keeps their choice.
-if platform.machine() in ("x86_64", "AMD64"):
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# Before anything that is imported from here imports TensorFlow.
+onednn.switch_on()

@@ -108,7 +108,7 @@ class Trainer:
 
 
 def main():
-    """Be the PyTorch side; what it is asked and answers is as in `fer_utils.benchmark_sides`."""
+    """Be the PyTorch side; what it is asked and answers is as in `fer_utils.benchmark_sides`, and ``bfloat16``."""
     options = json.loads(sys.argv[1])
     entry = read_config()["models"][options["model"]]
     names = notebook_parameters(entry["notebook"]) | (entry.get("parameters") or {})

@@ -2,8 +2,8 @@
 
 Keras 3 composes batch normalisation, in float32 and of a dozen operations, and Adam of as many for each variable;
 TensorFlow has one fused operation for either. Its convolutions lose time where an image has shrunk to a few pixels:
-with 1x1 kernels, in the gradient of bfloat16 kernels and in that of depthwise ones; on a processor without AVX-512,
-in the gradient of any kernel in float32. All of these are matrix products there. The gradients that TensorFlow
+with 1x1 kernels, in the gradient of bfloat16 kernels and in that of depthwise ones; on a processor with AVX2 and no
+AVX-512, in the gradient of any kernel in float32. All of these are matrix products there. The gradients that TensorFlow
 composes go over the images more often than they need to, and more often still where the batch's size is not known
 beforehand. What is computed is the same by definition and differs in the last digits only (the tests hold each against
 Keras's own).
@@ -20,8 +20,19 @@ import tensorflow as tf
 
 from fer_utils import provenance
 
-#: Whether the processor's widest instructions are AVX2's, for which oneDNN has no good gradient of a kernel in float32.
-AVX2_ALONE = {"avx2", "avx512f"} & provenance.cpu_flags() == {"avx2"}
+
+def avx2_alone(flags):
+    """Return whether a processor's widest instructions are AVX2's: oneDNN is slow there at a float32 kernel's gradient.
+
+    Parameters
+    ----------
+    flags : set of str
+        See `fer_utils.provenance.cpu_flags`.
+    """
+    return {"avx2", "avx512f"} & flags == {"avx2"}
+
+
+AVX2_ALONE = avx2_alone(provenance.cpu_flags())
 
 #: Up to so many pixels of an output, the gradient of a kernel in bfloat16 is quicker as a matrix product of patches.
 SMALL = 36
@@ -189,8 +200,9 @@ def convolution(layer, inputs, kernel):
                 input_sizes=tf.shape(inputs), filter=kernel, out_backprop=upstream, strides=[1, 1, 1, 1], padding="SAME"
             )
             # As "SAME" pads: what is odd comes after.
-            rows, columns = (((size - 1) // 2, size // 2) for size in kernel.shape[:2])
-            return to_inputs, to_kernel(tf.pad(inputs, [[0, 0], rows, columns, [0, 0]]), upstream, kernel.shape)
+            above_below, beside = (((size - 1) // 2, size // 2) for size in kernel.shape[:2])
+            padded = tf.pad(inputs, [[0, 0], above_below, beside, [0, 0]])
+            return to_inputs, to_kernel(padded, upstream, kernel.shape)
 
         return tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME"), gradient
 
@@ -226,7 +238,8 @@ def gradient_by_patches(padded, upstream, shape):
 def gradient_by_rows(padded, upstream, shape):
     """Return the gradient of a convolution's kernel as a matrix product for each of its rows.
 
-    Parameters and result are those of `gradient_by_patches`, which writes and reads three times as much.
+    Parameters and result are those of `gradient_by_patches`, which writes and reads as many times as much as the kernel
+    has rows.
     """
     height, width = upstream.shape[1:3]
     rows, columns, channels, filters = shape

@@ -155,8 +155,7 @@ def fit(
 
 def moved(before, now):
     """Say that a training goes on elsewhere than it was, since that changes its numbers; empty if it does not."""
-    # A state of before oneDNN was noted does not say.
-    names = [name for name in ("kind", "name", "threads", "onednn") if before.get(name, now[name]) != now[name]]
+    names = [name for name in ("kind", "name", "threads") if before[name] != now[name]]
     if not names:
         return ""
     changes = "; ".join(f"{name} {before[name]} -> {now[name]}" for name in names)

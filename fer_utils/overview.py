@@ -238,15 +238,14 @@ def distinct(records, text):
 
 
 def device_text(record):
-    """``"CPU AMD EPYC, 2 threads"``, with how many at once where several trained; empty where none was recorded."""
+    """``"CPU AMD EPYC with avx2, 2 threads"``, with how many at once where several trained; empty without a record."""
     device = record.get("device") or {}
     if not device.get("kind"):
         return ""
     several = f"{device['replicas']} x " if device.get("replicas", 1) > 1 else ""
     threads = f"{device['threads']} threads" if device.get("threads") else ""
     name = f"{several}{device['kind']} {device.get('name') or ''}".strip()
-    without = "without oneDNN" if device["kind"] == "CPU" and not device.get("onednn", True) else ""
-    return ", ".join(filter(None, [name, threads, device.get("distribution"), without]))
+    return ", ".join(filter(None, [name, threads, device.get("distribution")]))
 
 
 def software_text(record):

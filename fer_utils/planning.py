@@ -29,7 +29,7 @@ RESERVED = {
     "profile": "--profile",
 }
 
-#: How many times faster than two CPU cores a GPU is taken to be until a run has been timed on it. A guess.
+#: How many times as fast as two CPU cores with bfloat16 a GPU is taken to be until a run was timed there: a guess.
 GPU_SPEED = 40
 
 #: Memory that a training may take, in GiB: the kernel of VGG-16 (34 million weights, their gradients, Adam's moments, a
@@ -274,14 +274,16 @@ def data_name(fingerprint):
     return names.get(variant, f"{variant}-{fingerprint['sha256'][:8]}")
 
 
-def cost(entry):
+def cost(entry, device):
     """Return the seconds to train on one image and to predict one, as ``config.yaml`` has them.
 
     Parameters
     ----------
     entry : dict
-        Its ``cost`` is the two numbers in milliseconds, or two for each kind of processor that
-        `fer_utils.precision.kind_of_device` tells apart.
+        Its ``cost`` is the two numbers in milliseconds, or two for each kind of device that
+        `fer_utils.precision.kind_of_device` tells apart. The first stand for a kind that is not there.
+    device : {"CPU", "GPU"}
+        What is trained on.
 
     Returns
     -------
@@ -289,7 +291,7 @@ def cost(entry):
     """
     found = entry["cost"]
     if isinstance(found, dict):
-        found = found[precisions.kind_of_device("CPU")]
+        found = found.get(precisions.kind_of_device(device)) or next(iter(found.values()))
     train, predict = (milliseconds / 1000 for milliseconds in found)
     return train, predict
 
@@ -314,7 +316,7 @@ def estimate(entry, parameters, dataset, device, seen):
     split = splits.split(dataset, p["protocol"], p["images_per_class"], p["test_images_per_class"])
     per_class = p["epoch_images_per_class"] or p["test_images_per_class"]
     scored = splits.split(dataset, p["protocol"], test_images_per_class=per_class).test
-    train, predict = cost(entry)
+    train, predict = cost(entry, device)
     seconds = p["epochs"] * (len(split.train) * train + len(scored) * predict)
     seconds += (2 * len(split.test) + len(split.train)) * predict
     chosen = precisions.choose(p["precision"], entry["notebook"], device)
@@ -340,7 +342,7 @@ def seen_speeds(folder, config):
         split = record["split"]
         per_class = split["epoch_images_per_class"]
         scored = 2 * 7 * per_class if per_class else split["public"] + split["private"]
-        train, predict = cost(entry)
+        train, predict = cost(entry, record["device"]["kind"])
         expected = split["train"] * train + scored * predict
         if expected > 5:
             device = record["device"]

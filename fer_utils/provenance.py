@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parent
 #: Where Linux describes the processor.
 CPUINFO = Path("/proc/cpuinfo")
 
-#: Sets of vector instructions, widest first: sums, and with them last digits and speed, differ from one to the next.
+#: Sets of vector instructions, by which speed and last digits differ; the first that a processor has is named.
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "avx", "asimd")
 
 #: The packages whose version a result can depend on.
@@ -161,14 +161,18 @@ def cpu_name(cpuinfo=CPUINFO):
     str
         For example ``"AMD EPYC with avx2"``; without the instructions where the system does not list them.
     """
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    name = next((name for name in names if name), platform.machine())
+    names = [line.split(":", 1)[1].strip() for line in lines_of(cpuinfo) if line.startswith("model name")]
+    name = next((name for name in names if name), platform.processor() or platform.machine())
     flags = cpu_flags(cpuinfo)
     return " with ".join([name, *[entry for entry in INSTRUCTIONS if entry in flags][:1]])
+
+
+def lines_of(path):
+    """Return a text file's lines; none where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
 
 
 def cpu_flags(cpuinfo=CPUINFO):
@@ -183,10 +187,7 @@ def cpu_flags(cpuinfo=CPUINFO):
     -------
     set of str
     """
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
+    lines = lines_of(cpuinfo)
     return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":")[1].split()}
 
 

@@ -9,11 +9,8 @@ import filelock
 import keras
 import tensorflow as tf
 
-# Nothing public says whether oneDNN is in use.
-from tensorflow.python.util import _pywrap_util_port
-
 from fer_utils import data as datasets
-from fer_utils import distribution, lifeline, provenance, splits
+from fer_utils import distribution, lifeline, onednn, provenance, splits
 from fer_utils import precision as precisions
 from fer_utils.constants import THESIS_SETTINGS
 from fer_utils.errors import ConfigError
@@ -209,8 +206,8 @@ def begin(parameters):
         f"PublicTest and {len(split.private):,} PrivateTest images"
     )
     print(f"Device: {device_text({'device': device})}, {precision}")
-    if device["kind"] == "CPU" and not device["onednn"] and os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1":
-        print("*** TensorFlow was imported before fer_utils, and without oneDNN: this is slow. Restart the kernel.")
+    if device["kind"] == "CPU" and onednn.came_too_late():
+        print("*** This is slow: without oneDNN. Restart the kernel, and import fer_utils before keras and tensorflow.")
     for line in run.warnings():
         print(f"*** {line}")
     return run
@@ -309,7 +306,7 @@ def prepare_device(threads, seed, deterministic, devices=1):
     Returns
     -------
     dict
-        ``kind``, ``name``, ``threads``, ``replicas``, ``onednn``, and ``distribution`` where there are several.
+        ``kind``, ``name``, ``threads``, ``replicas``, and ``distribution`` where there are several.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
@@ -326,10 +323,9 @@ def prepare_device(threads, seed, deterministic, devices=1):
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    name = provenance.cpu_name()
+    name = provenance.cpu_name() + (", without oneDNN" if onednn.in_use() is False else "")
     if gpus:
         details = [(gpu, tf.config.experimental.get_device_details(gpu)) for gpu in gpus[:devices]]
         name = " and ".join(dict.fromkeys(detail.get("device_name", gpu.name) for gpu, detail in details))
     device = {"kind": "GPU" if gpus else "CPU", "name": name, "threads": threads, "replicas": devices}
-    device["onednn"] = _pywrap_util_port.IsMklEnabled()
     return device | ({"distribution": distribution.NAME} if devices > 1 else {})

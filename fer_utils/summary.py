@@ -115,7 +115,7 @@ def devices(run):
 
 
 def device_of(device):
-    """``"CPU AMD EPYC, 2 threads"``, with how many at once where several trained."""
+    """``"CPU AMD EPYC with avx2, 2 threads"``, with how many at once where several trained."""
     several = f"{device['replicas']} x " if device.get("replicas", 1) > 1 else ""
     shared = f", {device['distribution']}" if device.get("distribution") else ""
     return f"{several}{device['kind']} {device['name']}, {plural(device['threads'], 'thread')}{shared}"

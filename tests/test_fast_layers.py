@@ -199,6 +199,13 @@ def test_training_by_size_of_batch_learns_what_keras_learns():
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("flags", "alone"), [({"avx", "avx2"}, True), ({"avx2", "avx512f"}, False), ({"avx"}, False), (set(), False)]
+)
+def test_a_processor_with_avx2_at_most(flags, alone):
+    assert fast_layers.avx2_alone(flags) == alone
+
+
 def test_where_the_gradient_of_a_convolution_is_a_matrix_product(monkeypatch):
     def native(size, policy, avx2_alone=False):
         monkeypatch.setattr(fast_layers, "AVX2_ALONE", avx2_alone)

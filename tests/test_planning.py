@@ -154,15 +154,24 @@ def test_a_cost_is_that_of_the_kind_of_processor(monkeypatch):
     by_kind = {"cost": {"CPU with bfloat16": [2, 1], "CPU": [8, 3]}}
     for kind, expected in (("CPU", (0.008, 0.003)), ("CPU with bfloat16", (0.002, 0.001))):
         monkeypatch.setattr(planning.precisions, "kind_of_device", lambda device, kind=kind: kind)
-        assert planning.cost(by_kind) == pytest.approx(expected)
-        assert planning.cost({"cost": [5, 4]}) == pytest.approx((0.005, 0.004))
+        assert planning.cost(by_kind, "CPU") == pytest.approx(expected)
+        assert planning.cost({"cost": [5, 4]}, "CPU") == pytest.approx((0.005, 0.004))
+        # As `benchmark paper` prints it on one machine.
+        assert planning.cost({"cost": {"CPU": [8, 3]}}, "CPU") == pytest.approx((0.008, 0.003))
+
+
+def test_the_cost_on_a_gpu_does_not_depend_on_the_processor_beside_it(monkeypatch):
+    by_kind = {"cost": {"CPU with bfloat16": [2, 1], "CPU": [8, 3]}}
+    monkeypatch.setattr(planning.precisions.provenance, "cpu_flags", lambda cpuinfo: set())
+    assert planning.cost(by_kind, "CPU") == pytest.approx((0.008, 0.003))
+    assert planning.cost(by_kind, "GPU") == pytest.approx((0.002, 0.001))
 
 
 def test_every_model_has_a_cost_for_every_kind_of_processor(monkeypatch):
     for kind in ("CPU", "CPU with bfloat16"):
         monkeypatch.setattr(planning.precisions, "kind_of_device", lambda device, kind=kind: kind)
         for entry in planning.read_config()["models"].values():
-            train, predict = planning.cost(entry)
+            train, predict = planning.cost(entry, "CPU")
             assert 0 < predict < train
 
 

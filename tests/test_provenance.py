@@ -2,9 +2,6 @@
 
 import json
 import os
-import platform
-import subprocess
-import sys
 
 import pytest
 
@@ -86,13 +83,3 @@ def test_a_processor_is_named_with_its_widest_instructions(tmp_path, text, name)
 
 def test_a_processor_that_the_system_does_not_describe_still_has_a_name(tmp_path):
     assert provenance.cpu_name(tmp_path / "none") and provenance.cpu_flags(tmp_path / "none") == set()
-
-
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is chosen on x86 alone")
-@pytest.mark.parametrize(("given", "used"), [(None, "True"), ("0", "False")])
-def test_onednn_is_used_unless_someone_says_otherwise(given, used):
-    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
-    environment |= {} if given is None else {"TF_ENABLE_ONEDNN_OPTS": given}
-    code = "from fer_utils import session; print(session.prepare_device(1, 0, False)['onednn'])"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == used

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import accuracy_score
 
-from fer_utils import fitting, overview, session
+from fer_utils import fitting, session
 from fer_utils.constants import PROBABILITY_COLUMNS
 from fer_utils.errors import ConfigError
 from fer_utils.results import read_model
@@ -308,19 +308,3 @@ def test_impossible_parameters_are_named(tmp_path):
         session.begin({name: value for name, value in PARAMETERS.items() if name != "epochs"} | {"out": str(tmp_path)})
     with pytest.raises(ConfigError, match="epochs is 0"):
         session.begin(PARAMETERS | {"epochs": 0, "out": str(tmp_path)})
-
-
-def test_a_training_that_goes_on_elsewhere_says_so():
-    here = {"kind": "CPU", "name": "AMD EPYC with avx2", "threads": 2, "replicas": 1, "onednn": True}
-    assert fitting.moved(here, here) == ""
-    # A record of before oneDNN was noted.
-    assert fitting.moved({name: here[name] for name in ("kind", "name", "threads")}, here) == ""
-    text = fitting.moved(here, here | {"name": "AMD EPYC with avx512_bf16", "onednn": False})
-    assert "name AMD EPYC with avx2 -> AMD EPYC with avx512_bf16; onednn True -> False" in text
-
-
-def test_a_device_is_shown_without_onednn_where_it_was_not_used():
-    device = {"kind": "CPU", "name": "Old with avx", "threads": 2, "onednn": False}
-    assert overview.device_text({"device": device}) == "CPU Old with avx, 2 threads, without oneDNN"
-    assert overview.device_text({"device": device | {"onednn": True}}) == "CPU Old with avx, 2 threads"
-    assert overview.device_text({"device": device | {"kind": "GPU"}}) == "GPU Old with avx, 2 threads"
