@@ -28,9 +28,12 @@ def test_it_is_used_unless_someone_says_otherwise():
     assert answer(CODE, TF_ENABLE_ONEDNN_OPTS="0").endswith(", without oneDNN False")
 
 
-def test_a_tensorflow_that_was_there_first_is_asked():
-    alone = "from tensorflow.python.util import _pywrap_util_port as port; print(port.IsMklEnabled())"
-    by_itself = answer(alone) == "True"
-    found = answer(f"import keras; {CODE}")
-    # Where TensorFlow switches it on by itself, nothing came too late.
-    assert found.endswith(" False" if by_itself else ", without oneDNN True")
+@pytest.mark.parametrize(
+    ("used", "asked", "late"), [(False, "1", True), (True, "1", False), (False, "0", False), (None, None, False)]
+)
+def test_a_tensorflow_that_was_imported_too_early_is_noticed(monkeypatch, used, asked, late):
+    monkeypatch.setattr(onednn, "in_use", lambda: used)
+    monkeypatch.delenv(onednn.VARIABLE, raising=False)
+    if asked:
+        monkeypatch.setenv(onednn.VARIABLE, asked)
+    assert onednn.came_too_late() == late
