@@ -80,7 +80,7 @@ COMPARISONS = {
         {"": 1.0},
     ),
     "onednn": Comparison(
-        "Images a second of ours, over those of the same with oneDNN off, as TensorFlow has it on most laptops.",
+        "Images a second of ours, over those of the same with oneDNN off, as TensorFlow has it on many laptops.",
         "with_onednn",
         "without_onednn",
         {"": 1.0},
@@ -160,7 +160,8 @@ def fastest(trainers):
     Parameters
     ----------
     trainers : list
-        Each has a method ``train`` that takes a number of batches and returns seconds.
+        Each has a method ``train`` that takes a number of batches and returns seconds: those of
+        `fer_utils.benchmark_torch`, which no test can import beside TensorFlow.
     """
     # A first look, for where one takes very long: bfloat16 where the processor has none. The first steps of a process
     # take longer than all later ones.

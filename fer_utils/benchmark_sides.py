@@ -190,13 +190,8 @@ class Sides:
         session.prepare_device(session.available_cores(), 0, True)
         self.train_batches(self.network(True), self.batches())
 
-    def with_onednn(self):
-        """Ours with oneDNN; `fer_utils.benchmark.Side` sees to that."""
-        self.pipeline()
-
-    def without_onednn(self):
-        """Ours without it."""
-        self.pipeline()
+    # What differs is set by `fer_utils.benchmark.Side`, before TensorFlow is there.
+    with_onednn = without_onednn = pipeline
 
     def bfloat16(self):
         """Ours in bfloat16."""

@@ -32,6 +32,7 @@ def avx2_alone(flags):
     return {"avx2", "avx512f"} & flags == {"avx2"}
 
 
+#: Whether that is so here.
 AVX2_ALONE = avx2_alone(provenance.cpu_flags())
 
 #: Up to so many pixels of an output, the gradient of a kernel in bfloat16 is quicker as a matrix product of patches.

@@ -1,4 +1,4 @@
-"""oneDNN, Intel's kernels, by which TensorFlow computes several times as fast on an x86 processor."""
+"""oneDNN, Intel's kernels, by which TensorFlow computes faster on an x86 processor."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ X86 = platform.machine() == "x86_64"
 def switch_on():
     """Switch oneDNN on for a TensorFlow that is imported later, unless someone has set the variable.
 
-    TensorFlow does so by itself only on processors with instructions for neural networks, which most laptops lack.
+    TensorFlow does so by itself only on processors with instructions for neural networks, which many laptops lack.
     """
     if X86:
         os.environ.setdefault(VARIABLE, "1")

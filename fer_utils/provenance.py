@@ -146,49 +146,42 @@ def modules_of(path):
     return found
 
 
-def cpu_name(cpuinfo=CPUINFO):
-    """Return the processor's name as the system gives it, with its widest vector instructions.
-
-    The name alone does not do: there are several generations of an "AMD EPYC".
+def cpu_facts(cpuinfo=CPUINFO):
+    """Return what Linux says of the first processor, field by field; empty elsewhere.
 
     Parameters
     ----------
     cpuinfo : Path
-        Where Linux describes the processor.
+        Where Linux describes the processors.
 
     Returns
     -------
-    str
-        For example ``"AMD EPYC with avx2"``; without the instructions where the system does not list them.
+    dict of str to str
     """
-    names = [line.split(":", 1)[1].strip() for line in lines_of(cpuinfo) if line.startswith("model name")]
-    name = next((name for name in names if name), platform.processor() or platform.machine())
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    fields = [[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]
+    # Of a field that comes again, the first stays.
+    return dict(reversed(fields))
+
+
+def cpu_name(cpuinfo=CPUINFO):
+    """Return the processor's name as the system gives it, with its widest vector instructions.
+
+    The name alone does not do: there are several generations of an "AMD EPYC". For example ``"AMD EPYC with avx2"``;
+    without the instructions where the system does not list them.
+    """
+    name = cpu_facts(cpuinfo).get("model name") or platform.processor() or platform.machine()
     flags = cpu_flags(cpuinfo)
     return " with ".join([name, *[entry for entry in INSTRUCTIONS if entry in flags][:1]])
 
 
-def lines_of(path):
-    """Return a text file's lines; none where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-
-
 def cpu_flags(cpuinfo=CPUINFO):
-    """Return the names of what the processor can do, as Linux lists them; empty elsewhere.
-
-    Parameters
-    ----------
-    cpuinfo : Path
-        Where Linux describes the processor.
-
-    Returns
-    -------
-    set of str
-    """
-    lines = lines_of(cpuinfo)
-    return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":")[1].split()}
+    """Return the names of what the processor can do, as Linux lists them on x86 or ARM; an empty set elsewhere."""
+    facts = cpu_facts(cpuinfo)
+    return set((facts.get("flags") or facts.get("Features") or "").split())
 
 
 def peak_memory_mb():
