@@ -2,11 +2,11 @@
 
 Keras 3 composes batch normalisation, in float32 and of a dozen operations, and Adam of as many for each variable;
 TensorFlow has one fused operation for either. Its convolutions lose time where an image has shrunk to a few pixels:
-with 1x1 kernels, in the gradient of bfloat16 kernels and in that of depthwise ones; on a processor with AVX2 and no
-AVX-512, in the gradient of any kernel in float32. All of these are matrix products there. The gradients that TensorFlow
-composes go over the images more often than they need to, and more often still where the batch's size is not known
-beforehand. What is computed is the same by definition and differs in the last digits only (the tests hold each against
-Keras's own).
+with 1x1 kernels, in bfloat16, most of all in the kernel's gradient, and in the gradient of depthwise kernels; on a
+processor with AVX2 and no AVX-512, in the gradient of any kernel in float32. All of these are matrix products there.
+The gradients that TensorFlow composes go over the images more often than they need to, and more often still where the
+batch's size is not known beforehand. What is computed is the same by definition and differs in the last digits only
+(the tests hold each against Keras's own).
 
 Only a layer's computation is replaced, on the instance: class, name, weights, configuration and the saved files stay
 Keras's, so that a trained network loads without this package.
@@ -35,8 +35,9 @@ def avx2_alone(flags):
 #: Whether that is so here.
 AVX2_ALONE = avx2_alone(provenance.cpu_flags())
 
-#: Up to so many pixels of an output, the gradient of a kernel in bfloat16 is quicker as a matrix product of patches.
-SMALL = 36
+#: In bfloat16 a kernel's gradient is quicker as a matrix product of patches on images of up to so many pixels, and all
+#: that there is to a convolution on images of up to so few.
+SMALL, TINY = 36, 9
 
 #: From so many weights of a depthwise kernel on, and up to so many pixels that it reads, its gradient is quicker as a
 #: matrix product: MobileNet-V3's 5x5 kernels on images of 2x2 to 9x9.
@@ -169,7 +170,7 @@ def pointwise_convolution(layer, inputs, kernel):
 
 
 def convolution(layer, inputs, kernel):
-    """Convolve; the kernel's gradient is one of matrix products where those are quicker.
+    """Convolve; what is slow of that on this processor is computed as matrix products.
 
     Parameters
     ----------
@@ -186,13 +187,34 @@ def convolution(layer, inputs, kernel):
     """
     height, width = inputs.shape[1:3]
     if None in (height, width):
-        to_kernel = None
-    elif inputs.dtype == tf.bfloat16:
-        to_kernel = gradient_by_patches if height * width <= SMALL else None
-    else:
-        to_kernel = gradient_by_rows if inputs.dtype == tf.float32 and AVX2_ALONE else None
-    if to_kernel is None:
         return type(layer).convolution_op(layer, inputs, kernel)
+    if inputs.dtype == tf.bfloat16 and height * width <= TINY:
+        convolve = convolution_of_patches
+    elif inputs.dtype == tf.bfloat16 and height * width <= SMALL:
+        convolve = functools.partial(convolution_with, gradient_by_patches)
+    elif inputs.dtype == tf.float32 and AVX2_ALONE:
+        convolve = functools.partial(convolution_with, gradient_by_rows)
+    else:
+        return type(layer).convolution_op(layer, inputs, kernel)
+    # A Keras variable, which the policy casts where it is converted.
+    return convolve(inputs, tf.convert_to_tensor(kernel))
+
+
+def convolution_with(gradient_of_kernel, inputs, kernel):
+    """Convolve as TensorFlow does, but for the kernel's gradient.
+
+    Parameters
+    ----------
+    gradient_of_kernel : callable
+        `gradient_by_patches` or `gradient_by_rows`.
+    inputs, kernel : tensor
+        As for `convolution`.
+
+    Returns
+    -------
+    tensor
+        As of `convolution`.
+    """
 
     @tf.custom_gradient
     def convolve(inputs, kernel):
@@ -200,24 +222,68 @@ def convolution(layer, inputs, kernel):
             to_inputs = tf.raw_ops.Conv2DBackpropInput(
                 input_sizes=tf.shape(inputs), filter=kernel, out_backprop=upstream, strides=[1, 1, 1, 1], padding="SAME"
             )
-            # As "SAME" pads: what is odd comes after.
-            above_below, beside = (((size - 1) // 2, size // 2) for size in kernel.shape[:2])
-            padded = tf.pad(inputs, [[0, 0], above_below, beside, [0, 0]])
-            return to_inputs, to_kernel(padded, upstream, kernel.shape)
+            return to_inputs, gradient_of_kernel(inputs, upstream, kernel.shape)
 
         return tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME"), gradient
 
-    # A Keras variable, which the policy casts where it is converted.
-    return convolve(inputs, tf.convert_to_tensor(kernel))
+    return convolve(inputs, kernel)
 
 
-def gradient_by_patches(padded, upstream, shape):
+@tf.custom_gradient
+def convolution_of_patches(inputs, kernel):
+    """Convolve: the outputs and both gradients are a matrix product each. Parameters and result are as above."""
+    height, width = inputs.shape[1:3]
+    *size, channels, filters = kernel.shape
+    of_inputs = patches(inputs, same_padding(size))
+
+    def gradient(upstream):
+        # The gradient comes back the ways that the outputs went: kernel and padding turned by half a circle.
+        turned = tf.reshape(tf.transpose(tf.reverse(kernel, (0, 1)), (0, 1, 3, 2)), (-1, channels))
+        of_upstream = patches(upstream, [sides[::-1] for sides in same_padding(size)])
+        to_inputs = tf.reshape(tf.matmul(of_upstream, turned), (-1, height, width, channels))
+        to_kernel = tf.matmul(of_inputs, tf.reshape(upstream, (-1, filters)), transpose_a=True)
+        return to_inputs, tf.reshape(to_kernel, kernel.shape)
+
+    return tf.reshape(tf.matmul(of_inputs, tf.reshape(kernel, (-1, filters))), (-1, height, width, filters)), gradient
+
+
+def same_padding(size):
+    """Return how much "SAME" pads before and after along each axis of a kernel: what is odd comes after."""
+    return [((length - 1) // 2, length // 2) for length in size]
+
+
+def patches(images, reach):
+    """Return what a kernel meets as it goes over images.
+
+    Parameters
+    ----------
+    images : tensor, shape (n, height, width, channels)
+        Images.
+    reach : sequence of two (int, int)
+        How far the kernel reaches over a pixel: above it and below, to its left and to its right.
+
+    Returns
+    -------
+    tensor, shape (n * height * width, (above + 1 + below) * (left + 1 + right) * channels)
+    """
+    height, width, channels = images.shape[1:]
+    (above, below), (left, right) = reach
+    rows = np.arange(height)[:, np.newaxis, np.newaxis, np.newaxis] + np.arange(-above, below + 1)[:, np.newaxis]
+    columns = np.arange(width)[:, np.newaxis, np.newaxis] + np.arange(-left, right + 1)
+    # One pixel of zeros, after all others, is for what lies outside.
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    pixels = np.where(inside, rows * width + columns, height * width).ravel().astype("int32")
+    flat = tf.pad(tf.reshape(images, (-1, height * width, channels)), ((0, 0), (0, 1), (0, 0)))
+    return tf.reshape(tf.gather(flat, pixels, axis=1), (-1, len(pixels) // (height * width) * channels))
+
+
+def gradient_by_patches(inputs, upstream, shape):
     """Return the gradient of a convolution's kernel as one matrix product of the images' patches.
 
     Parameters
     ----------
-    padded : tensor, shape (n, height + k - 1, width + l - 1, channels)
-        Images with the convolution's padding.
+    inputs : tensor, shape (n, height, width, channels)
+        Images.
     upstream : tensor, shape (n, height, width, filters)
         Gradient of the outputs.
     shape : (k, l, channels, filters)
@@ -227,16 +293,11 @@ def gradient_by_patches(padded, upstream, shape):
     -------
     tensor of that shape
     """
-    height, width = upstream.shape[1:3]
-    rows, columns, channels, filters = shape
-    patches = tf.concat(
-        [padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)], axis=-1
-    )
-    by_pixel = tf.reshape(patches, (-1, rows * columns * channels))
-    return tf.reshape(tf.matmul(by_pixel, tf.reshape(upstream, (-1, filters)), transpose_a=True), shape)
+    by_pixel = tf.reshape(upstream, (-1, shape[-1]))
+    return tf.reshape(tf.matmul(patches(inputs, same_padding(shape[:2])), by_pixel, transpose_a=True), shape)
 
 
-def gradient_by_rows(padded, upstream, shape):
+def gradient_by_rows(inputs, upstream, shape):
     """Return the gradient of a convolution's kernel as a matrix product for each of its rows.
 
     Parameters and result are those of `gradient_by_patches`, which writes and reads as many times as much as the kernel
@@ -245,7 +306,7 @@ def gradient_by_rows(padded, upstream, shape):
     height, width = upstream.shape[1:3]
     rows, columns, channels, filters = shape
     # The height comes first: to take some of the images' rows then copies nothing.
-    padded = tf.transpose(padded, (1, 0, 2, 3))
+    padded = tf.transpose(tf.pad(inputs, ((0, 0), *same_padding((rows, columns)), (0, 0))), (1, 0, 2, 3))
     beside = tf.concat([padded[:, :, j : j + width] for j in range(columns)], axis=-1)
     by_pixel = tf.reshape(tf.transpose(upstream, (1, 0, 2, 3)), (-1, filters))
     products = [

@@ -90,12 +90,22 @@ def test_pointwise_convolution(strides, padding, size):
 
 
 @pytest.mark.parametrize("kernel", [3, (2, 5), (4, 1)])
+@pytest.mark.parametrize("size", [(2, 4), (4, 6)])
 # bfloat16 has 8 bits.
 @pytest.mark.parametrize(("policy", "tolerance"), [("mixed_bfloat16", 0.02), ("float32", 1e-5)])
-def test_the_gradient_of_a_convolution(kernel, policy, tolerance, monkeypatch):
+def test_convolution(kernel, size, policy, tolerance, monkeypatch):
     monkeypatch.setattr(fast_layers, "AVX2_ALONE", True)
-    slow, fast, batch = pair(lambda: layers.Conv2D(8, kernel, padding="same"), (4, 6, 16), policy)
+    slow, fast, batch = pair(lambda: layers.Conv2D(8, kernel, padding="same"), (*size, 16), policy)
     assert_same(slow, fast, batch, tolerance)
+
+
+def test_patches_by_hand():
+    images = tf.reshape(tf.range(1.0, 7.0), (1, 2, 3, 1))
+    # 1 2 3
+    # 4 5 6, and a kernel that reaches one row down and one column to either side.
+    expected = [[0, 1, 2, 0, 4, 5], [1, 2, 3, 4, 5, 6], [2, 3, 0, 5, 6, 0]]
+    expected += [[0, 4, 5, 0, 0, 0], [4, 5, 6, 0, 0, 0], [5, 6, 0, 0, 0, 0]]
+    np.testing.assert_array_equal(fast_layers.patches(images, [(0, 1), (1, 1)]), expected)
 
 
 @pytest.mark.parametrize("keepdims", [True, False])
@@ -206,16 +216,17 @@ def test_a_processor_with_avx2_at_most(flags, alone):
     assert fast_layers.avx2_alone(flags) == alone
 
 
-def test_where_the_gradient_of_a_convolution_is_a_matrix_product(monkeypatch):
-    def native(size, policy, avx2_alone=False):
+def test_where_a_convolution_is_a_matrix_product(monkeypatch):
+    def native(size, policy, avx2_alone=False, operation="Conv2DBackpropFilter"):
         monkeypatch.setattr(fast_layers, "AVX2_ALONE", avx2_alone)
         _, fast, batch = pair(lambda: layers.Conv2D(8, 3, padding="same"), (size, size, 4), policy)
         graph = tf.function(lambda x: tf.gradients(fast(x), fast.trainable_variables[0].value)).get_concrete_function(
             batch
         )
-        return "Conv2DBackpropFilter" in {op.type for op in graph.graph.get_operations()}
+        return operation in {op.type for op in graph.graph.get_operations()}
 
     assert not native(6, "mixed_bfloat16") and native(7, "mixed_bfloat16", avx2_alone=True)
+    assert not native(3, "mixed_bfloat16", operation="Conv2D") and native(4, "mixed_bfloat16", operation="Conv2D")
     assert native(6, "float32") and not native(48, "float32", avx2_alone=True)
     assert native(6, "mixed_float16", avx2_alone=True)
 
