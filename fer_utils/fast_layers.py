@@ -39,6 +39,9 @@ AVX2_ALONE = avx2_alone(provenance.cpu_flags())
 #: that there is to a convolution on images of up to so few.
 SMALL, TINY = 36, 9
 
+#: So many bytes of images' rows, laid beside each other, are held at a time.
+AT_A_TIME = 2**25
+
 #: From so many weights of a depthwise kernel on, and up to so many pixels that it reads, its gradient is quicker as a
 #: matrix product: MobileNet-V3's 5x5 kernels on images of 2x2 to 9x9.
 MANY_WEIGHTS, FEW_PIXELS = 25, 81
@@ -301,8 +304,23 @@ def gradient_by_rows(inputs, upstream, shape):
     """Return the gradient of a convolution's kernel as a matrix product for each of its rows.
 
     Parameters and result are those of `gradient_by_patches`, which writes and reads as many times as much as the kernel
-    has rows.
+    has rows. What is written for some images is let go before the next are taken, if their number is known.
     """
+    number, *image = inputs.shape
+    at_a_time = max(1, AT_A_TIME // (shape[1] * np.prod(image) * inputs.dtype.size))
+    if number is None or number <= at_a_time:
+        return products_of_rows(inputs, upstream, shape)
+    sums = []
+    for first in range(0, number, at_a_time):
+        # TensorFlow would begin with all at once.
+        with tf.control_dependencies(sums[-1:]):
+            some = slice(first, first + at_a_time)
+            sums.append(products_of_rows(inputs[some], upstream[some], shape))
+    return tf.add_n(sums)
+
+
+def products_of_rows(inputs, upstream, shape):
+    """Do so for all images at once."""
     height, width = upstream.shape[1:3]
     rows, columns, channels, filters = shape
     # The height comes first: to take some of the images' rows then copies nothing.

@@ -99,6 +99,18 @@ def test_convolution(kernel, size, policy, tolerance, monkeypatch):
     assert_same(slow, fast, batch, tolerance)
 
 
+@pytest.mark.parametrize("at_a_time", [1, 4, 6])
+def test_the_gradient_by_rows_of_some_images_at_a_time(at_a_time, monkeypatch):
+    monkeypatch.setattr(fast_layers, "AVX2_ALONE", True)
+    # A kernel three wide lays three copies of an image beside each other.
+    monkeypatch.setattr(fast_layers, "AT_A_TIME", at_a_time * 3 * (4 * 6 * 16) * 4)
+    slow, fast, batch = pair(lambda: layers.Conv2D(8, 3, padding="same"), (4, 6, 16))
+    assert_same(slow, fast, batch, 1e-5)
+    made = tf.function(lambda x: tf.gradients(fast(x), fast.trainable_variables[0].value)).get_concrete_function(batch)
+    # A product for each of the kernel's three rows.
+    assert [op.type for op in made.graph.get_operations()].count("MatMul") == 3 * -(-6 // at_a_time)
+
+
 def test_patches_by_hand():
     images = tf.reshape(tf.range(1.0, 7.0), (1, 2, 3, 1))
     # 1 2 3
