@@ -38,7 +38,7 @@ MEMORY = {"resnet50": 2560, "vgg16": 2560}
 NOT_FIT = 2.0
 
 #: Training images of each class while memory is measured: some ten batches of 64 of each, so that scoring all of them
-#: at the end takes no minutes. With all 28,709, ResNet-50's notebook took 104 MiB more, the images and copies of them.
+#: at the end takes no minutes. All 28,709 would take some 50 MiB more, and as much for a copy of them.
 IMAGES = 700
 
 #: Time `data.load` alone.

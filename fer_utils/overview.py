@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fer_utils.progress import duration
 from fer_utils.results import read_json
+from fer_utils.words import plural
 
 PROTOCOLS = {
     "sound": "sound (model and learning rate chosen on PublicTest, final figure on PrivateTest)",
@@ -243,7 +244,7 @@ def device_text(record):
     if not device.get("kind"):
         return ""
     several = f"{device['replicas']} x " if device.get("replicas", 1) > 1 else ""
-    threads = f"{device['threads']} threads" if device.get("threads") else ""
+    threads = plural(device["threads"], "thread") if device.get("threads") else ""
     name = f"{several}{device['kind']} {device.get('name') or ''}".strip()
     return ", ".join(filter(None, [name, threads, device.get("distribution")]))
 

@@ -110,15 +110,7 @@ def profiles(run):
 
 def devices(run):
     """Devices of the run's trainings, each once."""
-    kinds = (result.record["device"] for result in run.models)
-    return list(dict.fromkeys(device_of(device) for device in kinds))
-
-
-def device_of(device):
-    """``"CPU AMD EPYC with avx2, 2 threads"``, with how many at once where several trained."""
-    several = f"{device['replicas']} x " if device.get("replicas", 1) > 1 else ""
-    shared = f", {device['distribution']}" if device.get("distribution") else ""
-    return f"{several}{device['kind']} {device['name']}, {plural(device['threads'], 'thread')}{shared}"
+    return list(dict.fromkeys(overview.device_text(result.record) for result in run.models))
 
 
 def seconds_of(run):
