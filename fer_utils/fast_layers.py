@@ -235,19 +235,23 @@ def convolution_with(gradient_of_kernel, inputs, kernel):
 @tf.custom_gradient
 def convolution_of_patches(inputs, kernel):
     """Convolve: the outputs and both gradients are a matrix product each. Parameters and result are as above."""
-    height, width = inputs.shape[1:3]
-    *size, channels, filters = kernel.shape
-    of_inputs = patches(inputs, same_padding(size))
+    reach = same_padding(kernel.shape[:2])
 
     def gradient(upstream):
-        # The gradient comes back the ways that the outputs went: kernel and padding turned by half a circle.
-        turned = tf.reshape(tf.transpose(tf.reverse(kernel, (0, 1)), (0, 1, 3, 2)), (-1, channels))
-        of_upstream = patches(upstream, [sides[::-1] for sides in same_padding(size)])
-        to_inputs = tf.reshape(tf.matmul(of_upstream, turned), (-1, height, width, channels))
-        to_kernel = tf.matmul(of_inputs, tf.reshape(upstream, (-1, filters)), transpose_a=True)
-        return to_inputs, tf.reshape(to_kernel, kernel.shape)
+        # The gradient comes back the ways that the outputs went: kernel and reach turned by half a circle.
+        turned = tf.transpose(tf.reverse(kernel, (0, 1)), (0, 1, 3, 2))
+        to_inputs = product_of_patches(upstream, turned, [sides[::-1] for sides in reach])
+        # TensorFlow takes the inputs' patches once for both of their products.
+        return to_inputs, gradient_by_patches(inputs, upstream, kernel.shape)
 
-    return tf.reshape(tf.matmul(of_inputs, tf.reshape(kernel, (-1, filters))), (-1, height, width, filters)), gradient
+    return product_of_patches(inputs, kernel, reach), gradient
+
+
+def product_of_patches(images, kernel, reach):
+    """Return what a kernel makes of images, whose size it keeps; see `patches`."""
+    filters = kernel.shape[-1]
+    products = tf.matmul(patches(images, reach), tf.reshape(kernel, (-1, filters)))
+    return tf.reshape(products, (-1, *images.shape[1:3], filters))
 
 
 def same_padding(size):
