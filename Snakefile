@@ -10,8 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-from fer_utils import lifeline
-from fer_utils.provenance import code_hash, modules_of
+from fer_utils.batch import lifeline
+from fer_utils.provenance import FINDINGS_CODE, code_hash
 
 configfile: "plan.json"
 
@@ -23,17 +23,7 @@ ROOT = Path(workflow.basedir)
 NOTEBOOKS = ROOT / "notebooks"
 PLAN = {(entry["model"], str(entry["seed"])): entry for entry in config["models"]}
 
-# How results look; none of it reaches a number.
-LOOKS = {"architecture", "diagrams", "figures", "overview", "plots", "progress", "results", "statistics"}
 MODEL_FILES = ["history.csv", "predictions.parquet", "metrics.json", "architecture.json", "summary.txt", "run.json"]
-
-
-def code(source, without=frozenset()):
-    """Hash of the package's code that a notebook or module uses, without comments and docstrings.
-
-    To mend a sentence, or the look of a figure, is no reason to train again.
-    """
-    return code_hash(modules_of(source) - without)
 
 
 def finished(name):
@@ -69,9 +59,9 @@ rule dataset:
         "dataset/images.parquet",
     params:
         data=config["data_sha256"],
-        code=code(NOTEBOOKS / "01_dataset.ipynb"),
+        code=code_hash(NOTEBOOKS / "01_dataset.ipynb"),
     shell:
-        "{PYTHON:q} -m fer_utils.execution dataset"
+        "{PYTHON:q} -m fer_utils.batch.job dataset"
 
 
 rule methods:
@@ -80,9 +70,9 @@ rule methods:
     output:
         "methods/notebook.ipynb",
     params:
-        code=code(NOTEBOOKS / "06_methods.ipynb"),
+        code=code_hash(NOTEBOOKS / "06_methods.ipynb", ["findings"]),
     shell:
-        "{PYTHON:q} -m fer_utils.execution methods"
+        "{PYTHON:q} -m fer_utils.batch.job methods"
 
 
 rule model:
@@ -93,29 +83,28 @@ rule model:
     params:
         parameters=lambda wildcards: json.dumps(PLAN[wildcards.model, wildcards.seed]["parameters"], sort_keys=True),
         data=config["data_sha256"],
-        code=lambda wildcards: code(NOTEBOOKS / PLAN[wildcards.model, wildcards.seed]["notebook"], LOOKS),
+        code=lambda wildcards: code_hash(NOTEBOOKS / PLAN[wildcards.model, wildcards.seed]["notebook"]),
     threads: max(1, workflow.cores // config["jobs"])
     resources:
         # `--jobs` slots in all: cores divided by jobs may leave a remainder that another job would fit into.
         slot=1,
     shell:
-        "{PYTHON:q} -m fer_utils.execution {wildcards.model} {wildcards.seed} --threads {threads}"
+        "{PYTHON:q} -m fer_utils.batch.job {wildcards.model} {wildcards.seed} --threads {threads}"
 
 
 rule findings:
     input:
         NOTEBOOKS / "07_findings.ipynb",
-        ROOT / "fer_utils" / "claims.yaml",
         "dataset/dataset.json" if Path("dataset/dataset.json").exists() else [],
         [finished(name) for name in MODEL_FILES],
     output:
         "findings/notebook.ipynb",
     params:
-        code=code(NOTEBOOKS / "07_findings.ipynb"),
+        code=code_hash(NOTEBOOKS / "07_findings.ipynb", FINDINGS_CODE),
         # A function, because Snakemake would look for wildcards between the braces of a string.
         failures=lambda wildcards: failures(),
     shell:
-        "{PYTHON:q} -m fer_utils.execution findings"
+        "{PYTHON:q} -m fer_utils.batch.job findings"
 
 
 rule report:
@@ -123,12 +112,10 @@ rule report:
         "findings/notebook.ipynb",
         [f"{name}/notebook.ipynb" for name in ("dataset", "methods") if Path(name, "notebook.ipynb").exists()],
         finished("notebook.ipynb"),
-        sorted((ROOT / "fer_utils" / "template").iterdir()),
-        ROOT / "fer_utils" / "claims.css",
     output:
         "report.html",
     params:
-        code=code(ROOT / "fer_utils" / "report.py") + code_hash(["report"]),
+        code=code_hash(parts=FINDINGS_CODE),
         failures=lambda wildcards: failures(),
     shell:
-        "{PYTHON:q} -m fer_utils.report . >/dev/null"
+        "{PYTHON:q} -m fer_utils.report.page . >/dev/null"

@@ -70,7 +70,7 @@ export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
 case "${1:-}" in
   -h | --help)
     python="$(find_python)" || exit $?
-    PYTHONPATH="$root" exec "$python" -m fer_utils.cli --help
+    PYTHONPATH="$root" exec "$python" -m fer_utils.batch.cli --help
     ;;
 esac
 
@@ -95,7 +95,7 @@ case "${1:-}" in
   benchmark)
     shift
     cd "$root"
-    exec python -m fer_utils.benchmark "$@"
+    exec python -m benchmarks.compare "$@"
     ;;
-  *) exec python -m fer_utils.batch "$@" ;;
+  *) exec python -m fer_utils.batch.run "$@" ;;
 esac

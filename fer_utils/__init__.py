@@ -18,7 +18,9 @@ Data flow one way, and the modules lie along it:
   else a run costs.
 """
 
-from fer_utils import onednn
+import os
+import platform
 
 # Before anything that is imported from here imports TensorFlow.
-onednn.switch_on()
+if platform.machine() == "x86_64":
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -76,3 +76,9 @@ def write_text(path, text, durable=True):
 def write_json(path, value, durable=True):
     """Write a value as indented JSON, whole or not at all; see `replacing`."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", durable)
+
+
+def read_json(path):
+    """Read a JSON file, or return an empty dict where there is none."""
+    path = Path(path)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -1,42 +1,19 @@
-"""What made a number: code, packages, device, memory."""
+"""Which code made a number: the commit, and a hash of the code that a notebook's numbers depend on."""
 
 import ast
-import functools
 import hashlib
 import json
-import platform
-import resource
 import subprocess
-import sys
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 from fer_utils.paths import project_root
 
-#: The folder of this package.
-PACKAGE = Path(__file__).parent
+#: What a training's numbers depend on, beside its notebook: modules and rooms of this package.
+TRAINING_CODE = ("constants.py", "metrics.py", "data", "training")
 
-#: Where Linux describes the processor.
-CPUINFO = Path("/proc/cpuinfo")
-
-#: Sets of vector instructions, by which speed and last digits differ; the first that a processor has is named.
-INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "avx", "asimd")
-
-#: The packages whose version a result can depend on.
-PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "pillow", "matplotlib")
-
-
-def versions():
-    """Return the versions of Python and of the packages that a result can depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            # Without a GPU, TensorFlow comes as the smaller tensorflow-cpu.
-            found[name] = metadata.version(f"{name}-cpu")
-    return found
+#: What the findings are made by, beside their notebooks and the run's files.
+FINDINGS_CODE = ("constants.py", "metrics.py", "words.py", "data", "findings", "claims", "report")
 
 
 def now():
@@ -50,141 +27,92 @@ def git():
     Returns
     -------
     dict
-        ``commit`` (40 hexadecimal digits) and ``dirty`` (bool); both None outside a git checkout.
+        ``commit`` (40 hexadecimal digits) and ``dirty`` (bool); both None outside a git checkout. Outputs that
+        JupyterLab saved in a notebook are no change.
     """
 
     def ask(*arguments):
         command = ["git", "-C", str(project_root()), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+        commit = ask("rev-parse", "HEAD").strip()
+        changed = [line[3:].strip('"') for line in ask("status", "--porcelain").splitlines()]
+        return {"commit": commit, "dirty": any(differs(path, ask) for path in changed)}
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
 
 
-@functools.cache
-def analyse(source):
-    """Return which modules of this package some Python code imports, and the code without comments and docstrings.
+def differs(path, ask):
+    """Return whether a changed file differs from the commit in more than a notebook's outputs."""
+    if not path.endswith(".ipynb"):
+        return True
+    try:
+        before, after = ask("show", f"HEAD:{path}"), (project_root() / path).read_text(encoding="utf-8")
+        return sources(before) != sources(after)
+    except (OSError, ValueError, KeyError, subprocess.SubprocessError):
+        return True
 
-    The answer is kept by the text: to hash a workflow's code takes each module several times.
+
+def sources(text):
+    """Return type and source of each cell of a notebook's JSON text."""
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+
+
+class Silenced(ast.NodeTransformer):
+    """Drop what only speaks to a reader: docstrings, calls of ``print``, and the arguments of what is raised."""
+
+    def visit_Expr(self, node):  # noqa: N802
+        """Drop a bare string and a call of ``print``."""
+        value = node.value
+        text = isinstance(value, ast.Constant) and isinstance(value.value, str)
+        printed = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "print"
+        return ast.Pass() if text or printed else self.generic_visit(node)
+
+    def visit_Raise(self, node):  # noqa: N802
+        """Keep what is raised, without its words."""
+        if isinstance(node.exc, ast.Call):
+            node.exc.args, node.exc.keywords = [], []
+        return node
+
+
+def meaning(source):
+    """Return what Python code does, whatever its comments, docstrings, messages and layout say."""
+    return ast.dump(Silenced().visit(ast.parse(source)))
+
+
+def notebook_code(path):
+    """Return the code of a notebook's cells that numbers can depend on: all but those tagged ``figure``."""
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code" and "figure" not in cell["metadata"].get("tags", [])]
+    # Magics are no Python.
+    lines = "\n".join("".join(cell["source"]) for cell in code).splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+
+
+def code_hash(notebook=None, parts=TRAINING_CODE, package=Path(__file__).parent):
+    """Hash of what a notebook and parts of this package do; to mend a sentence changes nothing.
 
     Parameters
     ----------
-    source : str
-        Python code.
-
-    Returns
-    -------
-    imported : frozenset of str
-        Module names within the package.
-    code : str
-        The syntax tree, written out.
-    """
-    tree = ast.parse(source)
-    names = {path.stem for path in PACKAGE.glob("*.py")}
-    imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "fer_utils":
-            imported |= {alias.name for alias in node.names} & names
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fer_utils."):
-            imported.add(node.module.split(".")[1])
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                value.value = ""
-    return frozenset(imported), ast.dump(tree)
-
-
-def analyse_module(name):
-    """Return `analyse` of one of this package's modules."""
-    return analyse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
-
-
-def code_hash(modules):
-    """Hash of what some of this package's modules do, whatever their comments and docstrings say.
-
-    Parameters
-    ----------
-    modules : iterable of str
-        Module names within the package, for example ``["training", "pipeline"]``.
+    notebook : path or None
+        A notebook; its cells tagged ``figure`` do not count.
+    parts : sequence of str
+        Files and folders of the package: code by its meaning, other files (tables, templates) by their bytes.
+    package : Path
+        Where they lie.
 
     Returns
     -------
     str
         SHA-256 in hexadecimal.
     """
-    sha = hashlib.sha256()
-    for name in sorted(modules):
-        sha.update(f"{name}\n{analyse_module(name)[1]}\n".encode())
+    sha = hashlib.sha256(meaning(notebook_code(notebook)).encode() if notebook else b"")
+    for part in parts:
+        place = package / part
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                content = path.read_bytes()
+                content = meaning(content.decode()).encode() if path.suffix == ".py" else content
+                sha.update(f"\n{path.relative_to(package)}\n".encode() + content)
     return sha.hexdigest()
-
-
-def modules_of(path):
-    """Return which modules of this package a notebook or a module uses, directly or through others.
-
-    Parameters
-    ----------
-    path : Path
-        A notebook, or a Python file.
-
-    Returns
-    -------
-    set of str
-        Module names within the package.
-    """
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-        text = "\n".join("".join(cell["source"]) for cell in cells)
-    found, waiting = set(), set(analyse(text)[0])
-    while waiting:
-        name = waiting.pop()
-        found.add(name)
-        waiting |= analyse_module(name)[0] - found
-    return found
-
-
-def cpu_facts(cpuinfo=CPUINFO):
-    """Return what Linux says of the first processor, field by field; empty elsewhere.
-
-    Parameters
-    ----------
-    cpuinfo : Path
-        Where Linux describes the processors.
-
-    Returns
-    -------
-    dict of str to str
-    """
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    fields = [[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]
-    # Of a field that comes again, the first stays.
-    return dict(reversed(fields))
-
-
-def cpu_name(cpuinfo=CPUINFO):
-    """Return the processor's name as the system gives it, with its widest vector instructions.
-
-    The name alone does not do: there are several generations of an "AMD EPYC". For example ``"AMD EPYC with avx2"``;
-    without the instructions where the system does not list them.
-    """
-    name = cpu_facts(cpuinfo).get("model name") or platform.processor() or platform.machine()
-    flags = cpu_flags(cpuinfo)
-    return " with ".join([name, *[entry for entry in INSTRUCTIONS if entry in flags][:1]])
-
-
-def cpu_flags(cpuinfo=CPUINFO):
-    """Return the names of what the processor can do, as Linux lists them on x86 or ARM; an empty set elsewhere."""
-    facts = cpu_facts(cpuinfo)
-    return set((facts.get("flags") or facts.get("Features") or "").split())
-
-
-def peak_memory_mb():
-    """Return the most memory that this process has held, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

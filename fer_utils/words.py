@@ -48,3 +48,11 @@ def listed(items):
 def plural(n, one, many=None):
     """Return a number with its noun: ``1 claim``, ``2,000 claims``."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def duration(seconds):
+    """Seconds as a person says them: ``45 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 60:
+        return f"{max(round(seconds), 1)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

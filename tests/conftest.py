@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fer_utils.constants import CLASSES, USAGES
-from fer_utils.synthetic import make_faces
+from fer_utils.data.synthetic import make_faces
 
 FER2013_DATA = os.environ.get("FER2013_DATA")
 

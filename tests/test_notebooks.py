@@ -10,8 +10,8 @@ import papermill
 import pytest
 from papermill.inspection import inspect_notebook
 
+from fer_utils.findings.results import read_model
 from fer_utils.paths import project_root
-from fer_utils.results import read_model
 
 FOLDER = project_root() / "notebooks"
 ALL = sorted(path.name for path in FOLDER.glob("*.ipynb"))

@@ -1,0 +1,121 @@
+"""run_all.sh itself, with a stand-in for Python that notes what it is asked to do."""
+
+import shutil
+import stat
+import subprocess
+
+import pytest
+
+from fer_utils.paths import project_root
+
+#: Answers for its version, makes an environment that holds itself, and writes everything else into a log.
+PYTHON = """#!/bin/sh
+case "$1" in
+  -c) echo "{version}" ;;
+  *) echo "$(basename "$0") $*" >>"$LOG" ;;
+esac
+if [ "$1 $2" = "-m venv" ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
+"""
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Return a function that runs a copy of the script, on a path with blanks, from somewhere else."""
+    root = tmp_path / "a clone with blanks"
+    root.mkdir()
+    for name in ("run_all.sh", "requirements.txt", "requirements-gpu.txt", "pyproject.toml"):
+        shutil.copy(project_root() / name, root / name)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "sh", "dirname", "basename", "cat", "cmp", "cp", "mkdir", "rm", "grep", "flock", "env"):
+        if found := shutil.which(name):
+            (programs / name).symlink_to(found)
+
+    def run(*arguments, pythons=(), gpu=False, **environment):
+        for name, version in dict(pythons).items():
+            write(programs / name, PYTHON.format(version=version))
+        if gpu:
+            write(programs / "nvidia-smi", "#!/bin/sh\necho 'GPU 0: a stand-in'\n")
+        log = tmp_path / "log"
+        log.write_text("")
+        clean = {"PATH": str(programs), "LOG": str(log), "HOME": str(tmp_path)}
+        done = subprocess.run(
+            [shutil.which("bash"), str(root / "run_all.sh"), *arguments],
+            cwd=tmp_path,
+            env=clean | environment,
+            capture_output=True,
+            text=True,
+        )
+        return done, log.read_text()
+
+    return run
+
+
+def write(path, text):
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_it_makes_an_environment_once_and_hands_over(shell):
+    done, log = shell("--seeds", "0,1", pythons={"python3.12": "3.12"})
+    assert done.returncode == 0, done.stderr
+    asked = log.splitlines()
+    assert asked[0].startswith("python3.12 -m venv ") and asked[0].endswith("/a clone with blanks/.venv")
+    assert asked[1].endswith("-r " + asked[0].split(" -m venv ")[1].replace("/.venv", "/requirements.txt"))
+    assert "ipykernel install --sys-prefix --name fer2013" in asked[3]
+    assert asked[-1] == "python -m fer_utils.batch.run --seeds 0,1"
+    _, log = shell(pythons={"python3.12": "3.12"})
+    assert log.splitlines() == ["python -m fer_utils.batch.run"]
+
+
+def test_changed_requirements_make_it_anew(shell, tmp_path):
+    shell(pythons={"python3.11": "3.11"})
+    (tmp_path / "a clone with blanks" / "requirements.txt").write_text("another==1\n")
+    _, log = shell(pythons={"python3.11": "3.11"})
+    assert "-m venv" in log
+
+
+def test_a_gpu_gets_an_environment_of_its_own(shell):
+    _, log = shell(pythons={"python3": "3.13"}, gpu=True)
+    assert "/.venv-gpu" in log and "requirements-gpu.txt" in log
+
+
+def test_the_tests_are_ruff_and_pytest(shell):
+    _, log = shell("test", "-k", "some thing", pythons={"python3": "3.11"})
+    asked = log.splitlines()[-3:]
+    assert [line.split()[2] for line in asked] == ["ruff", "ruff", "pytest"]
+    assert asked[-1].endswith("-k some thing")
+
+
+def test_jupyterlab_listens_on_this_machine_only(shell):
+    _, log = shell("lab", pythons={"python3": "3.11"})
+    assert "jupyterlab --ServerApp.ip=127.0.0.1" in log.splitlines()[-1]
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.14", "2.7"])
+def test_other_pythons_are_refused_by_name(shell, version):
+    done, log = shell(pythons={"python3": version})
+    assert done.returncode == 2 and not log
+    assert "Python 3.11, 3.12 or 3.13 is needed" in done.stderr and f"python3 is Python {version}" in done.stderr
+
+
+def test_the_newest_supported_python_is_taken(shell):
+    pythons = {"python3": "3.14", "python3.11": "3.11", "python3.12": "3.12"}
+    assert shell(pythons=pythons)[1].startswith("python3.12 ")
+
+
+def test_a_python_that_is_named_must_run(shell):
+    done, _ = shell(pythons={"python3.12": "3.12"}, PYTHON="/no/such/python")
+    assert done.returncode == 2 and "PYTHON=/no/such/python does not run" in done.stderr
+
+
+def test_no_python_at_all(shell):
+    done, _ = shell()
+    assert done.returncode == 2 and "No Python was found" in done.stderr
+
+
+def test_help_needs_no_environment():
+    done = subprocess.run([str(project_root() / "run_all.sh"), "--help"], capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0
+    for option in ("--profile", "--data", "--models", "--seeds", "--jobs", "--kernel", "--out", "--set"):
+        assert option in done.stdout

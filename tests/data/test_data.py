@@ -1,0 +1,338 @@
+import functools
+import hashlib
+import io
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import encode
+from PIL import Image, ImageFilter
+
+from fer_utils.constants import CLASSES, USAGES
+from fer_utils.data import dataset as data
+from fer_utils.data import readers
+from fer_utils.data.fingerprint import content_hash
+from fer_utils.data.synthetic import make_faces
+from fer_utils.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    """Keep these tests away from the user's data and cache."""
+    monkeypatch.delenv("FER2013_DATA", raising=False)
+    monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
+
+
+def quiet(message):
+    pass
+
+
+def entries(tmp_path):
+    return sorted((tmp_path / "cache" / "decoded").iterdir())
+
+
+# --- the dataset --------------------------------------------------------------------------------------------
+
+
+def test_zip_folder_and_both_csvs_are_one_dataset(small_set, tmp_path):
+    sources = [
+        small_set.write_zip(tmp_path / "a.zip"),
+        small_set.write_zip(tmp_path / "b.zip", top="fer2013/"),
+        small_set.write_folder(tmp_path / "c"),
+        small_set.write_csv(tmp_path / "fer2013.csv"),
+        small_set.write_csv(tmp_path / "icml_face_data.csv", "icml"),
+    ]
+    sets = [data.load(source, on_message=quiet) for source in sources]
+    for other in sets[1:]:
+        assert np.array_equal(sets[0].images, other.images)
+        assert np.array_equal(sets[0].labels, other.labels)
+        assert np.array_equal(sets[0].usage, other.usage)
+        assert sets[0].fingerprint["sha256"] == other.fingerprint["sha256"]
+        assert sets[0].fingerprint["counts"] == other.fingerprint["counts"]
+    assert [s.fingerprint["form"] for s in sets] == ["zip", "zip", "folder", "csv", "csv"]
+    assert [s.source for s in sets] == ["a.zip", "b.zip", "c", "fer2013.csv", "icml_face_data.csv"]
+    assert list(sets[0].ids) == list(sets[1].ids) == list(sets[2].ids)
+
+
+def test_canonical_order(small_set, tmp_path):
+    loaded = data.load(small_set.write_zip(tmp_path / "a.zip"), on_message=quiet)
+    expected = sorted(
+        (
+            USAGES.index(u),
+            int(k),
+            hashlib.sha256(i.tobytes()).hexdigest(),
+            f"{u}/{CLASSES[k]}/{name.split('/')[-1]}",
+        )
+        for name, i, k, u in zip(small_set.files, small_set.images, small_set.labels, small_set.usage, strict=True)
+    )
+    assert [row[3] for row in expected] == list(loaded.ids)
+    assert [USAGES[row[0]] for row in expected] == list(loaded.usage)
+    assert [row[1] for row in expected] == list(loaded.labels)
+    assert [row[2] for row in expected] == [hashlib.sha256(i.tobytes()).hexdigest() for i in loaded.images]
+    assert loaded.images.dtype == np.uint8 and loaded.labels.dtype == np.int64
+
+
+def test_identical_images_are_ordered_by_name():
+    image = np.zeros((3, 48, 48), np.uint8)
+    reading = readers.Reading(
+        image, np.zeros(3, int), np.array(["Training"] * 3), np.array(["b", "c", "a"]), "zip", "", True, ()
+    )
+    assert list(data.sort(reading)["ids"]) == [f"Training/angry/{name}" for name in "abc"]
+
+
+def test_labels_belong_to_their_images(small_set, tmp_path):
+    loaded = data.load(small_set.write_csv(tmp_path / "fer2013.csv"), on_message=quiet)
+    truth = {
+        i.tobytes(): (CLASSES[k], u)
+        for i, k, u in zip(small_set.images, small_set.labels, small_set.usage, strict=True)
+    }
+    for image, label, usage, name in zip(loaded.images, loaded.labels, loaded.usage, loaded.ids, strict=True):
+        assert truth[image.tobytes()] == (CLASSES[label], usage)
+        assert name.startswith(f"{usage}/{CLASSES[label]}/row-")
+
+
+def test_arrays_are_read_only_and_fingerprint_is_json(small_set, tmp_path):
+    loaded = data.load(small_set.write_zip(tmp_path / "a.zip"), on_message=quiet)
+    for array in (loaded.images, loaded.labels, loaded.usage, loaded.ids):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = array[1]
+    assert json.loads(json.dumps(loaded.fingerprint)) == loaded.fingerprint
+    assert loaded.fingerprint["known"] is False and loaded.fingerprint["decoder"] == readers.decoder()
+
+
+def test_notes_of_a_copy_split_anew_reach_dataset_and_fingerprint(small_set, tmp_path):
+    name = "train/angry/Training_0.jpg"
+    changed = {"test/angry/Training_0.jpg": small_set.files[name], name: None}
+    path = small_set.write_zip(tmp_path / "a.zip", changed=changed)
+    for _ in range(2):  # from the cache too
+        loaded = data.load(path, on_message=quiet)
+        assert loaded.notes[0].startswith("split anew: 0 of 27 images in train/")
+        assert loaded.fingerprint["notes"] == list(loaded.notes)
+
+
+# --- synthetic ----------------------------------------------------------------------------------------------
+
+
+def test_synthetic_set():
+    messages = []
+    loaded = data.load("synthetic", on_message=messages.append)
+    assert loaded.source == "synthetic" and loaded.fingerprint["variant"] == "synthetic"
+    assert not loaded.fingerprint["known"] and loaded.notes == ()
+    assert set(loaded.usage) == set(USAGES) and set(loaded.labels) == set(range(7))
+    assert len(set(loaded.ids)) == len(loaded.ids)
+    assert "synthetic" in messages[-1].lower()
+
+
+def test_fallback_is_kept_in_the_notes(monkeypatch):
+    few = {usage: dict.fromkeys(CLASSES, 1) for usage in USAGES}
+    monkeypatch.setattr(data, "make_faces", functools.partial(make_faces, few))
+    monkeypatch.setattr(data.sources, "KAGGLE_COMMAND", ("false",))
+    messages = []
+    loaded = data.load("auto", on_message=messages.append)
+    assert loaded.source == "synthetic"
+    assert [note.split()[0] for note in loaded.notes] == ["FER2013_DATA", "the", "Kaggle:"]
+    assert any("FALLING BACK" in message for message in messages)
+    with pytest.raises(DataError, match="needs the real data"):
+        data.load("auto", on_message=quiet, allow_fallback=False)
+
+
+def test_a_damaged_copy_in_the_cache_folder_is_an_error_and_no_reason_to_fall_back(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "fer2013.zip").write_bytes(b"PK half")
+    with pytest.raises(DataError, match="truncated"):
+        data.load("auto", on_message=quiet)
+
+
+# --- the cache ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_fingerprint(monkeypatch):
+    """Spare the comparison with 35,887 known images, which is not what these tests are about."""
+
+    def hash_only(images, labels, usage, ids, **options):
+        return {"description": "", "sha256": content_hash(images, labels, usage)}
+
+    monkeypatch.setattr(data, "fingerprint", hash_only)
+
+
+@pytest.fixture
+def reads(monkeypatch, quick_fingerprint):
+    """Count how often a source is read."""
+    calls = []
+    read = readers.read
+
+    def counting(path):
+        calls.append(path)
+        return read(path)
+
+    monkeypatch.setattr(readers, "read", counting)
+    return calls
+
+
+@pytest.mark.parametrize("form", ["zip", "folder"])
+def test_second_load_maps_the_first(small_set, tmp_path, reads, form):
+    path = small_set.write_zip(tmp_path / "a.zip") if form == "zip" else small_set.write_folder(tmp_path / "a")
+    first = data.load(path, on_message=quiet)
+    second = data.load(path, on_message=quiet)
+    assert len(reads) == 1
+    assert isinstance(first.images, np.memmap) and isinstance(second.images, np.memmap)
+    for name in ("images", "labels", "usage", "ids"):
+        assert np.array_equal(getattr(first, name), getattr(second, name))
+    assert (first.source, first.fingerprint, first.notes) == (second.source, second.fingerprint, second.notes)
+    assert len(entries(tmp_path)) == 1
+
+
+def test_another_source_of_that_name_is_read_anew(small_set, tmp_path, reads):
+    path = small_set.write_zip(tmp_path / "a.zip")
+    data.load(path, on_message=quiet)
+    negative = encode(255 - small_set.images[0])
+    small_set.write_zip(path, changed={"train/angry/Training_0.jpg": negative})
+    loaded = data.load(path, on_message=quiet)
+    assert len(reads) == 2
+    expected = np.asarray(Image.open(io.BytesIO(negative)))
+    assert sum(np.array_equal(image, expected) for image in loaded.images) == 1
+
+
+def test_a_changed_file_in_a_folder_is_noticed(small_set, tmp_path, reads):
+    path = small_set.write_folder(tmp_path / "a")
+    data.load(path, on_message=quiet)
+    (path / "train/angry/Training_0.jpg").write_bytes(b"damaged since")
+    with pytest.raises(DataError, match="Training_0.jpg"):
+        data.load(path, on_message=quiet)
+    assert len(reads) == 2
+
+
+def flip_byte(file):
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGE = {
+    "a pixel changed": lambda entry: flip_byte(entry / "images.npy"),
+    "images cut": lambda entry: (entry / "images.npy").write_bytes((entry / "images.npy").read_bytes()[:5000]),
+    "images gone": lambda entry: (entry / "images.npy").unlink(),
+    "table changed": lambda entry: flip_byte(entry / "table.npz"),
+    "table empty": lambda entry: (entry / "table.npz").write_bytes(b""),
+    "meta empty": lambda entry: (entry / "meta.json").write_text(""),
+    "meta of another kind": lambda entry: (entry / "meta.json").write_text("[]"),
+    "meta without sums": lambda entry: (entry / "meta.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_entry_is_made_anew(small_set, tmp_path, reads, damage):
+    path = small_set.write_zip(tmp_path / "a.zip")
+    first = data.load(path, on_message=quiet)
+    expected = first.images.copy()
+    (entry,) = entries(tmp_path)
+    DAMAGE[damage](entry)
+    again = data.load(path, on_message=quiet)
+    assert len(reads) == 2
+    assert np.array_equal(again.images, expected) and again.fingerprint == first.fingerprint
+    data.load(path, on_message=quiet)
+    assert len(reads) == 2 and entries(tmp_path) == [entry]
+
+
+def test_a_new_fingerprint_needs_no_reading(small_set, tmp_path, reads, monkeypatch):
+    path = small_set.write_zip(tmp_path / "a.zip")
+    data.load(path, on_message=quiet)
+    monkeypatch.setattr(data, "_fingerprint_code", lambda: "newer")
+    monkeypatch.setattr(data, "fingerprint", lambda *args, **options: {"description": "newer"})
+    for _ in range(2):
+        assert data.load(path, on_message=quiet).fingerprint == {"description": "newer"}
+    assert len(reads) == 1 and len(entries(tmp_path)) == 1
+
+
+def test_a_cache_that_cannot_be_written(small_set, tmp_path, monkeypatch, quick_fingerprint):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FER_CACHE", str(tmp_path / "file"))
+    messages = []
+    loaded = data.load(small_set.write_zip(tmp_path / "a.zip"), on_message=messages.append)
+    assert len(loaded.labels) == 56 and not loaded.images.flags.writeable
+    assert any("without a cache" in message for message in messages)
+
+
+def test_only_the_last_entries_are_kept(small_set, tmp_path, quick_fingerprint):
+    paths = [small_set.write_zip(tmp_path / f"{i}.zip") for i in range(data.CACHE_ENTRIES + 2)]
+    for path in paths:
+        data.load(path, on_message=quiet)
+        data.load(paths[0], on_message=quiet)  # stays in use
+        time.sleep(0.02)
+    assert len(entries(tmp_path)) == data.CACHE_ENTRIES
+    kept = {entry.name for entry in entries(tmp_path)}
+    assert {data._key(paths[0]), data._key(paths[-1])} <= kept and data._key(paths[1]) not in kept
+
+
+def test_two_processes_at_once_are_no_harm(small_set, tmp_path, quick_fingerprint):
+    path = small_set.write_zip(tmp_path / "a.zip")
+    first = data.load(path, on_message=quiet)
+    (entry,) = entries(tmp_path)
+    arrays = {name: getattr(first, name) for name in ("images", "labels", "usage", "ids")}
+    rename, calls = data.os.rename, []
+
+    def slower(source, target):
+        # Another process puts its entry there just before ours.
+        calls.append(target)
+        if Path(target) == entry:
+            entry.mkdir()
+            (entry / "meta.json").write_text("theirs")
+        rename(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data.os, "rename", slower)
+        data._write_entry(entry, arrays, {})
+    assert (entry / "meta.json").read_text() == "theirs" and len(calls) == 2
+    assert entries(tmp_path) == [entry]
+
+
+# --- the real data ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(real_data, tmp_path_factory):
+    """Return the real dataset, its cache folder and source."""
+    cache = tmp_path_factory.mktemp("cache")
+    return data.load(real_data, cache, quiet), cache, real_data
+
+
+def test_real_data(real):
+    loaded = real[0]
+    # Counted from the file names with other tools.
+    train = [3995, 436, 4097, 7215, 4965, 4830, 3171]
+    test = [958, 111, 1024, 1774, 1233, 1247, 831]
+    assert np.bincount(loaded.labels[loaded.usage == "Training"]).tolist() == train
+    assert np.bincount(loaded.labels[loaded.usage != "Training"]).tolist() == test
+    assert [int((loaded.usage == part).sum()) for part in USAGES] == [28709, 3589, 3589]
+    assert len(set(loaded.ids)) == 35887
+    assert len({image.tobytes() for image in loaded.images}) == 34034
+    assert loaded.fingerprint["known"] and loaded.notes == ()
+
+
+def test_real_data_loads_fast_from_the_cache(real):
+    _, cache, path = real
+    started = time.monotonic()
+    data.load(path, cache, quiet)
+    assert time.monotonic() - started < 1
+
+
+def test_blurred_real_data_is_named(real, tmp_path):
+    """What a blurred training half does to the fingerprint, from file to fingerprint."""
+    loaded = real[0]
+    some = np.flatnonzero(np.arange(len(loaded.labels)) % 40 == 0)
+    folder = {"Training": "train", "PublicTest": "test", "PrivateTest": "test"}
+    for i in some:
+        image = Image.fromarray(loaded.images[i])
+        if loaded.usage[i] == "Training":
+            image = image.filter(ImageFilter.GaussianBlur(1.5))
+        name = loaded.ids[i].split("/", 1)[1]
+        path = tmp_path / "a" / folder[loaded.usage[i]] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(image, quality=95))
+    found = data.load(tmp_path / "a", tmp_path / "cache", quiet).fingerprint
+    assert found["variant"] == "fer2013-modified" and not found["known"]
+    assert any("train" in text and "blurred" in text for text in found["differences"])
+    assert not any("test" in text and "blurred" in text for text in found["differences"])

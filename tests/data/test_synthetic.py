@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fer_utils.constants import CLASSES, USAGES
+from fer_utils.data import synthetic
+from fer_utils.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return synthetic.make_faces()
+
+
+def count(labels, usage):
+    return {u: {c: int(((usage == u) & (labels == i)).sum()) for i, c in enumerate(CLASSES)} for u in USAGES}
+
+
+def test_published_counts_add_up_to_the_two_folders_of_fer2013():
+    totals = {usage: sum(cells.values()) for usage, cells in synthetic.FER2013_COUNTS.items()}
+    assert totals == {"Training": 28709, "PublicTest": 3589, "PrivateTest": 3589}
+    test = {c: synthetic.FER2013_COUNTS["PublicTest"][c] + synthetic.FER2013_COUNTS["PrivateTest"][c] for c in CLASSES}
+    assert list(test.values()) == [958, 111, 1024, 1774, 1233, 1247, 831]
+
+
+def test_default_set_is_small_and_in_proportion(faces):
+    images, labels, usage = faces
+    assert images.dtype == np.uint8 and images.shape[1:] == (48, 48)
+    assert labels.dtype == np.int64 and usage.dtype.kind == "U"
+    assert len(images) == len(labels) == len(usage) and 1500 < len(images) < 2500
+    counts = count(labels, usage)
+    assert counts == synthetic.default_counts()
+    for usage_name, cells in counts.items():
+        assert min(cells.values()) >= 20
+        assert max(cells, key=cells.get) == "happy" and min(cells, key=cells.get) == "disgust"
+        assert cells["happy"] == pytest.approx(synthetic.FER2013_COUNTS[usage_name]["happy"] / 18, abs=0.5)
+
+
+def test_no_two_faces_are_alike_and_none_is_blank(faces):
+    images = faces[0]
+    assert len({image.tobytes() for image in images}) == len(images)
+    assert images.reshape(len(images), -1).std(axis=1).min() > 2
+
+
+def test_same_seed_same_faces_other_seed_other_faces():
+    counts = {"Training": {"happy": 3, "sad": 2}}
+    first, again, other = (synthetic.make_faces(counts, seed)[0] for seed in (7, 7, 8))
+    np.testing.assert_array_equal(first, again)
+    assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_asking_for_more_leaves_the_first_faces_as_they_were():
+    few = synthetic.make_faces({"PublicTest": {"fear": 2}})
+    many = synthetic.make_faces({"Training": {"angry": 1}, "PublicTest": {"fear": 4, "neutral": 1}})
+    fear = (many[1] == CLASSES.index("fear")) & (many[2] == "PublicTest")
+    np.testing.assert_array_equal(few[0], many[0][fear][:2])
+    assert count(many[1], many[2])["PublicTest"] == {c: {"fear": 4, "neutral": 1}.get(c, 0) for c in CLASSES}
+
+
+def test_no_images_asked_for_gives_empty_arrays():
+    images, labels, usage = synthetic.make_faces({})
+    assert images.shape == (0, 48, 48) and len(labels) == len(usage) == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"train": {"happy": 1}}, "unknown usage 'train'"),
+        ({"Training": {"joy": 1}}, "unknown class 'joy'"),
+        ({"Training": {"happy": -1}}, "Training/happy asks for -1"),
+        ({"Training": {"happy": 1.5}}, "Training/happy asks for 1.5"),
+    ],
+)
+def test_wrong_counts_are_refused(counts, message):
+    with pytest.raises(DataError, match=message):
+        synthetic.make_faces(counts)
+
+
+def test_expressions_differ_where_a_person_would_look():
+    """Draw one person twice: what differs between two emotions is the part of the face that should."""
+
+    def person(name):
+        return synthetic.draw_face(synthetic.EXPRESSIONS[name], np.random.default_rng(5)).astype(int)
+
+    for a, b in [("happy", "sad"), ("surprise", "neutral"), ("angry", "fear")]:
+        difference = np.abs(person(a) - person(b))
+        assert difference[12:44, 10:38].mean() > 4 * difference[:6].mean() + 1
+
+
+def test_classes_can_be_learnt_but_not_perfectly(faces):
+    images, labels, usage = faces
+    x = images.reshape(len(images), -1) / 255
+    train, test = usage == "Training", usage != "Training"
+    model = make_pipeline(StandardScaler(), PCA(60, random_state=0), StandardScaler(), LogisticRegression(max_iter=300))
+    accuracy = model.fit(x[train], labels[train]).score(x[test], labels[test])
+    majority = np.bincount(labels[test]).max() / test.sum()
+    assert majority + 0.1 < accuracy < 0.9
+
+
+def test_label_noise_bounds_what_a_perfect_reader_could_score(monkeypatch):
+    """Count wrong labels by recording which full-strength face each image starts from."""
+    shown = []
+    originals = {id(expression): name for name, expression in synthetic.EXPRESSIONS.items()}
+    mix = synthetic._mix
+
+    def recording_mix(first, second, share):
+        if first is synthetic.EXPRESSIONS["neutral"] and share >= 0.3:
+            shown.append(originals[id(second)])
+        return mix(first, second, share)
+
+    monkeypatch.setattr(synthetic, "_mix", recording_mix)
+    monkeypatch.setattr(synthetic, "draw_face", lambda *_: np.zeros((48, 48), np.uint8))
+    _, labels, _ = synthetic.make_faces({"Training": dict.fromkeys(CLASSES, 300)})
+    wrong = np.mean([name != CLASSES[label] for name, label in zip(shown, labels, strict=True)])
+    assert wrong == pytest.approx(synthetic.LABEL_NOISE, abs=0.02)

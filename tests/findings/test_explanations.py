@@ -1,0 +1,265 @@
+"""Each explanation on planted data whose answer is known."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted import plant_model, plant_run, planted_history, planted_predictions, planted_record
+
+from fer_utils import metrics, words
+from fer_utils.constants import CLASSES, USAGES
+from fer_utils.findings import explanations
+from fer_utils.findings.results import read_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return read_run(plant_run(tmp_path_factory.mktemp("run"), models=("resnet50", "vgg16")))
+
+
+def test_threshold_curve_is_the_metric_at_each_threshold(run):
+    y_true, y_proba = run.models[0].select("test")
+    table = explanations.threshold_curve(y_true, y_proba).set_index("threshold")
+    for threshold in (0.1, 0.3, 0.5, 0.7):
+        expected = metrics.thresholded(y_true, y_proba, np.float32(threshold))
+        assert table.at[threshold, "precision"] == pytest.approx(expected["precision"])
+        assert table.at[threshold, "recall"] == pytest.approx(expected["recall"])
+    # Above 0 everything is predicted: seven classes an image, one of them right.
+    assert table.at[0.0, "recall"] == 1
+    assert table.at[0.0, "precision"] == pytest.approx(1 / 7)
+
+
+def test_threshold_explains_precision_above_recall(run):
+    part = explanations.threshold(run.models, "test")
+    row = part.table.set_index("model").loc["resnet50"]
+    y_true, y_proba = run.by_name("resnet50")[0].select("test")
+    assert row["undecided"] == pytest.approx((y_proba <= 0.5).all(axis=1).mean())
+    assert row["precision"] > row["accuracy"] > row["recall"]
+    widest = part.table.loc[(part.table["precision"] - part.table["recall"]).idxmax()]
+    assert (
+        f"For {widest['label']}, where the two lie farthest apart, precision is {widest['precision']:.3f}" in part.text
+    )
+    # Above 0.5 the planted probabilities give gaps of 0.5 and more, wider than the claim's.
+    assert (part.table["precision"] - part.table["recall"]).min() > 0.35
+    assert "For ResNet-50 and VGG-16 the gap is as wide as that of claim F25 (0.30 or more" in part.text
+
+
+def test_a_small_gap_is_not_called_the_pattern_of_the_claim(run):
+    """Sure predictions, 60% of them right: precision and recall are equal; with 10% unsure, 0.6 and 0.54."""
+    label = np.tile(np.arange(7), 100)
+    right, sure = np.arange(700) % 10 < 6, np.arange(700) // 7 % 10 > 0
+    proba = np.full((700, 7), 0.01)
+    proba[np.arange(700), np.where(right, label, (label + 1) % 7)] = np.where(sure, 0.9, 0.4)
+    table = pd.DataFrame({"id": "x", "usage": "PublicTest", "label": label})
+    table[[f"p_{name}" for name in CLASSES]] = proba
+    part = explanations.threshold([replace(run.models[0], predictions=table)], "test")
+    assert 0 < (part.table["precision"] - part.table["recall"]).iloc[0] < 0.1
+    assert "which the threshold does not make in this run" in part.text
+    assert "no other cause" not in part.text
+
+
+def test_dataset_counts_find_the_rows_that_add_up():
+    counts = {usage: dict.fromkeys(CLASSES, n) for usage, n in zip(USAGES, (80, 10, 10), strict=True)}
+    stated = dict(zip(CLASSES, (200, 100, 100, 100, 100, 100, 33), strict=True))
+    part = explanations.dataset_counts(counts, stated, 690)
+    assert list(part.table["difference"]) == [100, 0, 0, 0, 0, 0, -67]
+    assert "holds 700 images; the thesis's text states 690, and the 7 rows of its Table 3.1 add up to 733" in part.text
+    assert "The first 6 rows alone add up to 700" in part.text
+    assert "5 of the 7 classes agree" in part.text
+    assert "140 images, 20.00% of this copy; 20% of the stated total would be 138" in part.text
+
+
+def planted_images(predictions):
+    """An audit in which each image has its own pixels and plenty of contrast."""
+    table = predictions[["id", "usage", "label"]].copy()
+    table["pixel_hash"] = [f"{i:016x}" for i in range(len(table))]
+    table["std"] = 50.0
+    return table
+
+
+def test_flags_by_hand():
+    images = pd.DataFrame(
+        [
+            ("a", "Training", 0, "x", 50.0),
+            ("b", "PublicTest", 0, "x", 50.0),  # stands in train
+            ("c", "PublicTest", 1, "y", 50.0),
+            ("d", "PrivateTest", 2, "y", 50.0),  # repeats c, and they disagree
+            ("e", "PrivateTest", 2, "z", 1.0),  # one grey level
+        ],
+        columns=["id", "usage", "label", "pixel_hash", "std"],
+    )
+    marks = explanations.flags(images)
+    assert list(marks.index) == ["b", "c", "d", "e"]
+    assert list(marks["in_train"]) == [True, False, False, False]
+    assert list(marks["repeated"]) == [False, False, True, False]
+    assert list(marks["conflicting"]) == [False, True, True, False]
+    assert list(marks["constant"]) == [False, False, False, True]
+
+
+@pytest.fixture
+def audited(tmp_path):
+    """One model that is right on ten leaked test images, and wrong on every other."""
+    predictions = planted_predictions(210, seed=3)
+    names = [f"p_{name}" for name in CLASSES]
+    test = np.flatnonzero(predictions["usage"] != "Training")
+    leaked = test[:10]
+    proba = np.full((len(predictions), 7), 0.05)
+    label = predictions["label"].to_numpy().astype(int)
+    right = np.isin(np.arange(len(predictions)), leaked)
+    proba[np.arange(len(predictions)), np.where(right, label, (label + 1) % 7)] = 0.7
+    predictions[names] = proba.astype("float32")
+    images = planted_images(predictions)
+    train = np.flatnonzero(predictions["usage"] == "Training")
+    for place in leaked:
+        twin = next(i for i in train if label[i] == label[place])
+        images.loc[place, "pixel_hash"] = images.loc[twin, "pixel_hash"]
+    plant_model(tmp_path, "resnet50", 0, predictions)
+    (tmp_path / "dataset").mkdir()
+    images.to_parquet(tmp_path / "dataset" / "images.parquet")
+    return tmp_path, len(test)
+
+
+def test_duplicates_show_what_leaked_images_do(audited):
+    folder, n = audited
+    part = explanations.duplicates(read_run(folder))
+    table = part.table.set_index("subset")
+    assert table.at["all", "value"] == pytest.approx(10 / n)
+    assert table.at["without those in train", "n"] == n - 10
+    assert table.at["without those in train", "value"] == 0
+    assert table.at["only those in train", "value"] == 1
+    assert table.at["without those in train", "change"] == pytest.approx(-10 / n)
+    assert "10 also stand in the training split" in part.text
+
+
+def test_duplicates_need_the_audit_of_the_same_images(audited):
+    folder, _ = audited
+    images = folder / "dataset" / "images.parquet"
+    pd.read_parquet(images).iloc[:-5].to_parquet(images)
+    part = explanations.duplicates(read_run(folder))
+    assert part.table is None
+    assert "was made from other data" in part.text
+    images.unlink()
+    part = explanations.duplicates(read_run(folder))
+    assert part.table is None
+    assert part.command.startswith("./run_all.sh --profile paper")
+
+
+def test_selection_by_hand(tmp_path):
+    history = planted_history(3)
+    history["public_accuracy"] = [0.5, 0.7, 0.6]
+    history["private_accuracy"] = [0.4, 0.55, 0.65]
+    history["test_accuracy"] = [0.45, 0.625, 0.626]
+    plant_model(tmp_path, "vgg16", 0, history=history)
+    row = explanations.selection(read_run(tmp_path)).table.iloc[0]
+    assert (row["epoch_by_public"], row["epoch_by_private"], row["epoch_by_both"]) == (2, 3, 3)
+    assert (row["private_sound"], row["private_circular"]) == (0.55, 0.65)
+    assert row["optimism_private"] == pytest.approx(0.1)
+    assert row["optimism_both"] == pytest.approx(0.001)
+
+
+def test_selection_leaves_out_the_thesiss_protocol_and_names_the_subset(tmp_path):
+    history = planted_history(3)
+    history["public_accuracy"], history["private_accuracy"] = [0.5, 0.7, 0.6], [0.4, 0.55, 0.65]
+    record = planted_record("vgg16")
+    record["split"]["epoch_images_per_class"] = 50
+    plant_model(tmp_path, "vgg16", 0, history=history, record=record)
+    other = planted_record("resnet50_thesis_protocol", protocol="thesis")
+    plant_model(tmp_path, "resnet50_thesis_protocol", 0, record=other)
+    part = explanations.selection(read_run(tmp_path))
+    assert list(part.table["model"]) == ["vgg16"]
+    assert "adds 10.00 percentage points" in part.text and "over 1 training," in part.text
+    assert "at most 50 images a class" in part.text
+    alone = replace(read_run(tmp_path), models=read_run(tmp_path).by_name("resnet50_thesis_protocol"))
+    assert explanations.selection(alone).table is None
+
+
+def test_selection_of_one_epoch_says_so(tmp_path):
+    plant_model(tmp_path, "vgg16", 0, history=planted_history(1))
+    part = explanations.selection(read_run(tmp_path))
+    assert "none to select" in part.text
+    assert "--set epochs=" in part.command
+
+
+def test_protocols_pair_trainings_that_differ_in_nothing_else(tmp_path):
+    plant_model(tmp_path, "resnet50", 0, planted_predictions(300, 1.0))
+    record = planted_record("resnet50_thesis_protocol", protocol="thesis", notebook="resnet50.ipynb")
+    plant_model(tmp_path, "resnet50_thesis_protocol", 0, planted_predictions(300, 2.5), record=record)
+    run = read_run(tmp_path)
+    row = explanations.protocols(run).table.iloc[0]
+    sound, thesis = run.models
+    assert row["sound_private"] == sound.metrics["best"]["private"]["accuracy"]
+    assert row["thesis_test"] == thesis.metrics["best"]["test"]["accuracy"]
+    assert row["difference"] == pytest.approx(row["thesis_test"] - row["sound_private"])
+
+
+def test_protocols_do_not_pair_other_settings(tmp_path):
+    plant_model(tmp_path, "resnet50", 0)
+    record = planted_record("resnet50_thesis_protocol", protocol="thesis", notebook="resnet50.ipynb")
+    record["parameters"]["batch_size"] = 32
+    plant_model(tmp_path, "resnet50_thesis_protocol", 0, record=record)
+    part = explanations.protocols(read_run(tmp_path))
+    assert part.table is None
+    assert "resnet50_thesis_protocol" in part.command
+
+
+def test_pretraining_counts_only_where_the_weights_were_there(tmp_path):
+    scratch = planted_record("resnet50_scratch")
+    scratch["weights"] = {"requested": "none", "used": "none", "sha256": None, "reason": None}
+    plant_model(tmp_path, "resnet50", 0, planted_predictions(400, 2.5))
+    plant_model(tmp_path, "resnet50_scratch", 0, planted_predictions(400, 1.0), record=scratch)
+    part = explanations.pretraining(read_run(tmp_path))
+    row = part.table.iloc[0]
+    assert row["a"] == "ResNet-50"
+    assert row["accuracy_a"] - row["accuracy_b"] == pytest.approx(row["difference"])
+    assert "of these two trainings ResNet-50 is better" in part.text
+    assert "Not run: mobilenet_v3 and mobilenet_v3_scratch." in part.text
+
+    path = tmp_path / "resnet50" / "seed-0" / "run.json"
+    record = json.loads(path.read_text())
+    record["weights"].update(used="none", reason="no network")
+    path.write_text(json.dumps(record))
+    part = explanations.pretraining(read_run(tmp_path))
+    assert part.table is None
+    assert "did not start from ImageNet weights in this run (asked for: imagenet, used: none: no network)" in part.text
+
+
+def test_mobilenets_compare_or_name_the_command(tmp_path):
+    plant_model(tmp_path, "mobilenet_v3", 0)
+    part = explanations.mobilenets(read_run(tmp_path))
+    assert part.table is None
+    assert part.command == "./run_all.sh --profile paper --models mobilenet_v3,mobilenet_v1"
+    plant_model(tmp_path, "mobilenet_v1", 0)
+    part = explanations.mobilenets(read_run(tmp_path))
+    assert part.table["difference"].iloc[0] == 0
+    assert "nothing tells them apart" in part.text
+
+
+def test_pairs_on_other_images_say_why_not(tmp_path):
+    plant_model(tmp_path, "mobilenet_v3", 0, planted_predictions(300))
+    plant_model(tmp_path, "mobilenet_v1", 0, planted_predictions(200))
+    part = explanations.mobilenets(read_run(tmp_path))
+    assert part.table is None
+    assert "not the same ones" in part.text
+
+
+def test_command_keeps_what_was_run(tmp_path, run):
+    assert explanations.command(run, ["vgg16", "mobilenet_v1"], seeds=(0, 1), epochs=3) == (
+        "./run_all.sh --profile paper --models resnet50,vgg16,mobilenet_v1 --seeds 0,1 --set epochs=3"
+    )
+    seeded = replace(run, models=[replace(run.models[0], seed=3), replace(run.models[0], seed=1)])
+    assert explanations.command(seeded) == "./run_all.sh --profile paper --models resnet50 --seeds 1,3"
+    plant_model(tmp_path, "vgg16", 0, record=planted_record("vgg16", profile="alone", synthetic=True))
+    assert explanations.command(read_run(tmp_path)) == "./run_all.sh --data synthetic --models vgg16"
+
+
+def test_what_the_thesis_states_is_read_from_the_claims():
+    counts = explanations.stated("D02")
+    assert set(counts) == set(CLASSES)
+    assert sum(counts.values()) > explanations.stated("D01")
+
+
+@pytest.mark.parametrize(("items", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), ("abc", "a, b and c")])
+def test_a_list_of_words(items, text):
+    assert words.listed(items) == text

@@ -1,0 +1,144 @@
+"""Saving, showing and styling of figures and tables."""
+
+import base64
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from matplotlib.figure import Figure
+
+from fer_utils.constants import CLASSES
+from fer_utils.findings import figures
+
+WORDS = {"number": "5.1", "slug": "test", "title": "A & B", "caption": "1 < 2", "alt": 'it says "x" <y>'}
+
+
+def drawing(points=3):
+    figure = Figure(figsize=(3, 2), layout="constrained")
+    ax = figure.subplots()
+    ax.bar(range(3), [1, 2, 3], **figures.model_style("resnet50").bar)
+    ax.plot(np.linspace(0, 2, points), np.random.default_rng(0).random(points), label="a")
+    ax.legend()
+    return figure
+
+
+def test_publish_saves_three_files_and_shows_the_svg(tmp_path):
+    data = pd.DataFrame({"model": ["a"], "value": [0.123456789]})
+    shown = figures.publish(drawing(), data, folder=tmp_path / "new", **WORDS)
+    saved = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert saved == ["fig-5.1-test.csv", "fig-5.1-test.png", "fig-5.1-test.svg"]
+    assert (tmp_path / "new" / "fig-5.1-test.csv").read_text() == "model,value\na,0.1234568\n"
+    soup = BeautifulSoup(shown._repr_html_(), "html.parser")
+    assert soup.figure["id"] == "fig-5-1"
+    assert soup.img["alt"] == WORDS["alt"]
+    assert soup.figcaption.get_text() == "Figure 5.1. A & B. 1 < 2"
+    mime, code = soup.img["src"].split(";base64,")
+    assert mime == "data:image/svg+xml"
+    assert base64.b64decode(code) == (tmp_path / "new" / "fig-5.1-test.svg").read_bytes()
+
+
+def test_publish_without_data_writes_no_csv(tmp_path):
+    figures.publish(drawing(), None, folder=tmp_path, **WORDS)
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_the_same_figure_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        figures.publish(drawing(), None, folder=tmp_path / name, **WORDS)
+    for suffix in ("svg", "png"):
+        first, second = ((tmp_path / name / f"fig-5.1-test.{suffix}").read_bytes() for name in ("a", "b"))
+        assert first == second
+    text = (tmp_path / "a" / "fig-5.1-test.svg").read_text()
+    assert not re.search(r"<dc:date>", text)
+
+
+def test_a_heavy_figure_is_shown_as_png(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "LARGEST_SVG", 1000)
+    shown = figures.publish(drawing(), None, folder=tmp_path, **WORDS)
+    assert 'src="data:image/png;base64,' in shown._repr_html_()
+    assert (tmp_path / "fig-5.1-test.svg").exists()
+
+
+def test_a_figure_needs_a_text_alternative(tmp_path):
+    with pytest.raises(ValueError, match="text alternative"):
+        figures.publish(drawing(), None, folder=tmp_path, **{**WORDS, "alt": " "})
+    assert not list(tmp_path.iterdir())
+
+
+def test_table_has_caption_scopes_and_escaped_cells(tmp_path):
+    table = pd.DataFrame({"model": ["<b>x</b>", "y"], "score": [0.12345, np.nan], "n": [1000, 2]})
+    shown = figures.publish_table(
+        table, number="E1", slug="t", title="T", caption="c", folder=tmp_path, formats={"n": ",d"}
+    )
+    soup = BeautifulSoup(shown._repr_html_(), "html.parser")
+    assert soup.table["id"] == "table-E1"
+    assert soup.caption.get_text() == "Table E1. T. c"
+    assert [th["scope"] for th in soup.thead.find_all("th")] == ["col"] * 3
+    assert [th.get_text() for th in soup.tbody.find_all("th", scope="row")] == ["<b>x</b>", "y"]
+    assert [td.get_text() for td in soup.tbody.find_all("td")] == ["0.123", "1,000", "–", "2"]
+    assert pd.read_csv(tmp_path / "table-E1-t.csv")["score"].iloc[0] == pytest.approx(0.12345)
+
+
+def test_table_can_save_other_data_than_it_shows(tmp_path):
+    table = pd.DataFrame({"model": ["a"], "score": ["0.1 [0.0, 0.2]"]})
+    data = pd.DataFrame({"model": ["a"], "value": [0.1], "low": [0.0]})
+    figures.publish_table(table, data=data, number="1", slug="t", title="T", caption="c", folder=tmp_path)
+    assert list(pd.read_csv(tmp_path / "table-1-t.csv").columns) == ["model", "value", "low"]
+
+
+def test_named_index_becomes_row_headers():
+    table = pd.DataFrame({"score": [0.5]}, index=pd.Index(["a"], name="model"))
+    soup = BeautifulSoup(figures.table_html(table), "html.parser")
+    assert [th.get_text() for th in soup.find_all("th")] == ["model", "score", "a"]
+
+
+def luminance(color):
+    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize(
+    "styles",
+    [
+        [figures.model_style(name) for name in figures.MODELS[:8]],
+        [figures.class_style(name) for name in CLASSES],
+    ],
+    ids=["models", "classes"],
+)
+def test_styles_differ_without_colour(styles):
+    assert len({style.color for style in styles}) == len(styles)
+    assert len({style.hatch for style in styles}) == len(styles)
+    # Two with the same line must at least differ in how dark they print, or in their marker.
+    for i, one in enumerate(styles):
+        for other in styles[i + 1 :]:
+            assert one.linestyle != other.linestyle or one.marker != other.marker
+            assert one.marker != other.marker or abs(luminance(one.color) - luminance(other.color)) > 0.05
+
+
+def test_an_unknown_model_keeps_its_style():
+    assert figures.model_style("my_model") == figures.model_style("my_model")
+    assert figures.model_style("my_model") != figures.model_style("your_model")
+
+
+def test_unknown_class_is_refused():
+    with pytest.raises(ValueError):
+        figures.class_style("bored")
+
+
+def test_words_are_escaped():
+    assert "<script>" not in figures.paragraph("<script>")._repr_html_()
+    assert "<script>" not in figures.command_lines("<script>")._repr_html_()
+    shown = figures.notice("<b>", "<i>", ["<u>"])
+    assert not re.search(r"<b>|<i>|<u>", shown._repr_html_())
+    assert str(shown) == "<b>. <i>\n- <u>"
+
+
+def test_writing_leaves_no_half_file(tmp_path):
+    path = tmp_path / "sub" / "file.bin"
+    figures.write_atomic(path, b"one")
+    with pytest.raises(TypeError):
+        figures.write_atomic(path, "not bytes")
+    assert path.read_bytes() == b"one"
+    assert [p.name for p in path.parent.iterdir()] == ["file.bin"]

@@ -1,0 +1,293 @@
+"""Intervals, tests and calibration against SciPy, scikit-learn and by hand."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted import plant_model, plant_run, planted_predictions
+from scipy import stats
+from sklearn import metrics as sk
+
+from fer_utils import metrics
+from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
+from fer_utils.errors import ResultsError
+from fer_utils.findings import statistics
+from fer_utils.findings.results import read_model, read_run
+
+
+def predictions(n=400, skill=1.5, seed=1):
+    table = planted_predictions(n, skill, seed)
+    return table["label"].to_numpy(dtype=int), table[list(PROBABILITY_COLUMNS)].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return read_run(plant_run(tmp_path_factory.mktemp("run"), models=("resnet50", "vgg16", "mobilenet_v3")))
+
+
+def test_counted_metrics_are_those_of_scores():
+    y_true, y_proba = predictions()
+    counts = statistics.outcome_counts(y_true, y_proba)
+    assert counts.shape == (7, 7, 2)
+    assert counts.sum() == len(y_true)
+    found, expected = statistics.counted_metrics(counts), metrics.scores(y_true, y_proba)
+    for name in statistics.COUNTED:
+        assert found[name] == pytest.approx(expected[name]), name
+    for k, name in enumerate(CLASSES):
+        assert found["class_recall"][k] == pytest.approx(expected["per_class"][name]["recall"])
+
+
+def test_class_aucs_are_sklearns_on_each_part(run):
+    table = statistics.class_aucs(run.models).set_index(["model", "part", "class"])["auc"]
+    for part in ("train", "test"):
+        y_true, y_proba = run.by_name("vgg16")[0].select(part)
+        assert table["vgg16", part, "fear"] == pytest.approx(sk.roc_auc_score(y_true == 2, y_proba[:, 2]))
+
+
+def test_costs_name_the_networks_that_lie_there(tmp_path):
+    folder = plant_model(tmp_path, "vgg16", 0)
+    assert statistics.costs([read_model(folder)])["networks"].isna().all()
+    for name in ("model.keras", "model.h5"):
+        (folder / name).touch()
+    assert statistics.costs([read_model(folder)])["networks"].item() == "model.h5, model.keras"
+
+
+def test_counted_metrics_without_a_prediction_are_zero():
+    y_true = np.zeros(5, dtype=int)
+    y_proba = np.full((5, 7), 1 / 7)
+    found = statistics.counted_metrics(statistics.outcome_counts(y_true, y_proba))
+    assert found["precision"] == 0
+    assert found["recall"] == 0
+
+
+def test_threshold_below_one_half_is_refused():
+    with pytest.raises(ValueError, match="at least 0.5"):
+        statistics.outcome_counts(*predictions(), threshold=0.3)
+
+
+def pooled_f1(y_true, y_proba):
+    """F1 above 0.5, from its definition."""
+    hits = (y_proba[np.arange(len(y_true)), y_true] > 0.5).sum()
+    return 2 * hits / ((y_proba > 0.5).sum() + len(y_true))
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("accuracy", lambda y_true, y_proba: (y_proba.argmax(axis=1) == y_true).mean()),
+        ("macro_recall", lambda y_true, y_proba: sk.balanced_accuracy_score(y_true, y_proba.argmax(axis=1))),
+        ("f1", pooled_f1),
+    ],
+)
+def test_bootstrap_of_counts_agrees_with_scipy(name, metric):
+    y_true, y_proba = predictions(300)
+    found = statistics.intervals(y_true, y_proba, n_resamples=4000).set_index("metric").loc[name]
+    expected = stats.bootstrap(
+        (np.arange(len(y_true)),),
+        lambda index: metric(y_true[index], y_proba[index]),
+        vectorized=False,
+        n_resamples=1000,
+        method="percentile",
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    assert found["low"] == pytest.approx(expected.low, abs=0.01)
+    assert found["high"] == pytest.approx(expected.high, abs=0.01)
+    assert found["low"] < found["value"] < found["high"]
+
+
+def test_accuracy_interval_is_that_of_a_binomial():
+    y_true, y_proba = predictions(1000)
+    found = statistics.intervals(y_true, y_proba, n_resamples=5000).set_index("metric").loc["accuracy"]
+    low, high = stats.binom.interval(0.95, 1000, found["value"])
+    assert found["low"] == pytest.approx(low / 1000, abs=0.002)
+    assert found["high"] == pytest.approx(high / 1000, abs=0.002)
+
+
+def test_intervals_repeat_with_the_seed_and_cover_every_metric():
+    y_true, y_proba = predictions()
+    one, two = (statistics.intervals(y_true, y_proba, seed=3) for _ in range(2))
+    pd.testing.assert_frame_equal(one, two)
+    assert tuple(one["metric"]) == metrics.METRICS
+    expected = metrics.scores(y_true, y_proba)
+    for row in one.itertuples():
+        assert row.value == pytest.approx(expected[row.metric]), row.metric
+    assert set(one.loc[one["metric"] != "auc", "method"]) == {"bootstrap"}
+
+
+def test_auc_interval_by_hand():
+    # Three of the four pairs are in order; structural components 1 and 1/2 on either side.
+    value, low, high = statistics.auc_interval(np.array([0.9, 0.4]), np.array([0.1, 0.6]))
+    assert value == 0.75
+    variance = np.var([1, 0.5], ddof=1) / 2 + np.var([1, 0.5], ddof=1) / 2
+    assert low == pytest.approx(0.75 - 1.959964 * np.sqrt(variance), abs=1e-5)
+    assert high == 1.0
+
+
+def test_auc_intervals_agree_with_sklearn_and_a_bootstrap():
+    y_true, y_proba = predictions(350)
+    value, low, high = statistics.pooled_auc_interval(y_true, y_proba)
+    truth = metrics.one_hot(y_true)
+    assert value == pytest.approx(sk.roc_auc_score(truth.ravel(), y_proba.ravel()))
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(0, len(y_true), len(y_true)) for _ in range(300)]
+    pooled = [sk.roc_auc_score(truth[i].ravel(), y_proba[i].ravel()) for i in draws]
+    assert [low, high] == pytest.approx(np.quantile(pooled, [0.025, 0.975]), abs=0.005)
+    mine = y_true == 2
+    value, low, high = statistics.auc_interval(y_proba[mine, 2], y_proba[~mine, 2])
+    assert value == pytest.approx(sk.roc_auc_score(mine, y_proba[:, 2]))
+    single = [sk.roc_auc_score(mine[i], y_proba[i, 2]) for i in draws]
+    assert [low, high] == pytest.approx(np.quantile(single, [0.025, 0.975]), abs=0.01)
+
+
+def test_auc_of_an_empty_class_is_nan():
+    assert np.isnan(statistics.auc_interval(np.array([]), np.array([0.5]))).all()
+    value, low, high = statistics.auc_interval(np.array([0.7]), np.array([0.5, 0.6]))
+    assert value == 1
+    assert np.isnan([low, high]).all()
+
+
+def test_class_intervals_hold_the_scores_and_nan_for_absent_classes():
+    y_true, y_proba = predictions()
+    kept = y_true != 1
+    y_true, y_proba = y_true[kept], y_proba[kept]
+    found = statistics.class_intervals(y_true, y_proba).set_index(["class", "metric"])
+    expected = metrics.scores(y_true, y_proba)["per_class"]
+    assert found.loc[("happy", "recall"), "value"] == pytest.approx(expected["happy"]["recall"])
+    assert found.loc[("sad", "auc"), "value"] == pytest.approx(expected["sad"]["auc"])
+    assert found.loc["disgust"][["value", "low", "high"]].isna().all().all()
+    assert (found.loc["disgust", "support"] == 0).all()
+
+
+def test_class_scores_are_sklearns():
+    y_true, y_proba = predictions()
+    found = statistics.class_intervals(y_true, y_proba).set_index(["class", "metric"])
+    report = sk.classification_report(y_true, y_proba.argmax(axis=1), target_names=CLASSES, output_dict=True)
+    for name in CLASSES:
+        for metric, key in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+            row = found.loc[(name, metric)]
+            assert row["value"] == pytest.approx(report[name][key])
+            assert row["low"] <= row["value"] <= row["high"]
+            assert row["support"] == report[name]["support"]
+
+
+def test_seed_spread_by_hand(tmp_path):
+    run = read_run(plant_run(tmp_path, models=("resnet50",), seeds=(0, 1, 2)))
+    row = statistics.seed_spread(run.models, "test").set_index("metric").loc["accuracy"]
+    values = [result.metrics["best"]["test"]["accuracy"] for result in run.models]
+    assert row["seeds"] == 3
+    assert row["mean"] == pytest.approx(sum(values) / 3)
+    assert row["sd"] == pytest.approx(np.sqrt(sum((v - sum(values) / 3) ** 2 for v in values) / 2))
+    assert (row["min"], row["max"]) == (min(values), max(values))
+
+
+def test_one_seed_has_no_spread(run):
+    assert statistics.seed_spread(run.models)["sd"].isna().all()
+
+
+def test_headline_takes_the_final_part(run):
+    found = statistics.headline(run.models)
+    assert set(found["part"]) == {"private"}
+    row = found[(found["model"] == "vgg16") & (found["metric"] == "macro_f1")].iloc[0]
+    assert row["value"] == pytest.approx(run.by_name("vgg16")[0].metrics["best"]["private"]["macro_f1"])
+
+
+def test_mcnemar_is_a_binomial_test_on_the_images_that_one_alone_has_right(run):
+    pairs = statistics.compare(run.models, "test")
+    assert len(pairs) == 3
+    for row in pairs.itertuples():
+        sides = [next(m for m in run.models if m.label == label) for label in (row.a, row.b)]
+        right = []
+        for side in sides:
+            y_true, y_proba = side.select("test")
+            right.append(y_proba.argmax(axis=1) == y_true)
+        only_a, only_b = (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
+        assert (row.only_a, row.only_b) == (only_a, only_b)
+        assert row.p == pytest.approx(stats.binomtest(int(only_a), int(only_a + only_b), 0.5).pvalue)
+        assert row.difference == pytest.approx(right[0].mean() - right[1].mean())
+        assert row.low < row.difference < row.high
+
+
+def test_holm_by_hand(run):
+    pairs = statistics.compare(run.models, "test")
+    running, expected = 0.0, {}
+    for rank, index in enumerate(np.argsort(pairs["p"])):
+        running = max(running, min(1.0, (len(pairs) - rank) * pairs["p"][index]))
+        expected[index] = running
+    assert list(pairs["p_holm"]) == pytest.approx([expected[i] for i in range(len(pairs))])
+
+
+def test_one_model_has_no_pair(run):
+    assert statistics.compare(run.models[:1]).empty
+
+
+def test_alignment_goes_by_id_and_not_by_row(run):
+    shuffled = run.models[1].predictions.sample(frac=1, random_state=4)
+    other = dataclasses.replace(run.models[1], predictions=shuffled)
+    ids, y_true, (one, two) = statistics.aligned([run.models[0], other], "test")
+    rows = run.models[1].predictions.set_index("id").loc[ids]
+    assert (two == rows[list(PROBABILITY_COLUMNS)].to_numpy()).all()
+    assert (y_true == rows["label"].to_numpy()).all()
+
+
+def test_alignment_refuses_other_images_and_other_labels(run):
+    first, second = run.models[:2]
+    fewer = dataclasses.replace(second, predictions=second.predictions.iloc[:-30])
+    with pytest.raises(ResultsError, match="not the same ones"):
+        statistics.aligned([first, fewer], "test")
+    relabelled = second.predictions.assign(label=(second.predictions["label"] + 1) % 7)
+    with pytest.raises(ResultsError, match="other labels"):
+        statistics.aligned([first, dataclasses.replace(second, predictions=relabelled)], "test")
+    assert statistics.same_images([first, second])
+    assert not statistics.same_images([first, fewer])
+
+
+def test_ensemble_is_the_mean_probability(run):
+    y_true, y_proba = statistics.ensemble(run.models, "private")
+    first = [model.select("private") for model in run.models]
+    assert (y_true == first[0][0]).all()
+    assert y_proba[5] == pytest.approx((first[0][1][5] + first[1][1][5] + first[2][1][5]) / 3)
+
+
+def test_calibration_by_hand():
+    y_proba = np.full((4, 7), 0.0)
+    y_proba[:2, 0], y_proba[:2, 1] = 0.9, 0.1
+    y_proba[2:, 0], y_proba[2:, 1] = 0.6, 0.4
+    table = statistics.reliability(np.array([0, 0, 0, 1]), y_proba, bins=10)
+    filled = table.dropna()
+    assert list(filled["n"]) == [2, 2]
+    assert list(filled["accuracy"]) == [0.5, 1.0]
+    assert list(filled["confidence"]) == pytest.approx([0.6, 0.9])
+    # Two images 0.1 too confident, two 0.1 too little.
+    assert statistics.calibration_error(table) == pytest.approx(0.1)
+
+
+def test_a_sure_and_right_model_is_calibrated():
+    table = statistics.reliability(np.arange(7), np.eye(7))
+    assert table["n"].iloc[-1] == 7
+    assert statistics.calibration_error(table) == 0
+
+
+def test_balanced_sample_takes_so_many_of_each_class_or_all():
+    y_true = np.repeat(np.arange(7), [300, 111, 140, 141, 0, 500, 200])
+    picked = statistics.balanced_sample(y_true, 140, seed=1)
+    assert list(np.bincount(y_true[picked], minlength=7)) == [140, 111, 140, 140, 0, 140, 140]
+    assert len(set(picked)) == len(picked)
+    assert (picked == statistics.balanced_sample(y_true, 140, seed=1)).all()
+    assert (picked != statistics.balanced_sample(y_true, 140, seed=2)).any()
+
+
+def test_confusion_by_hand():
+    table = statistics.confusion([0, 0, 0, 2], [0, 0, 1, 2]).set_index(["true", "predicted"])
+    assert table.loc[("angry", "angry"), "n"] == 2
+    assert table.loc[("angry", "disgust"), "percent"] == pytest.approx(100 / 3)
+    assert table.loc[("fear", "fear"), "percent"] == 100
+    assert np.isnan(table.loc[("happy", "happy"), "percent"])
+
+
+def test_costs_come_from_the_record(tmp_path):
+    result = read_model(plant_model(tmp_path, "vgg16"))
+    row = statistics.costs([result]).iloc[0]
+    assert row["train_seconds"] == result.record["times"]["train_seconds"]
+    assert row["device"] == "CPU: planted"
+    assert row["gpu_peak_mb"] is None

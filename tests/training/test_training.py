@@ -1,0 +1,310 @@
+"""Training: it can be stopped at any moment, and what it leaves on disk is what it was."""
+
+import hashlib
+import json
+import struct
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from sklearn.metrics import accuracy_score
+
+from fer_utils.constants import PROBABILITY_COLUMNS
+from fer_utils.errors import ConfigError
+from fer_utils.findings.results import read_model
+from fer_utils.training import fitting, session
+
+PARAMETERS = {
+    "model": "tiny",
+    "label": "Tiny",
+    "notebook": "none.ipynb",
+    "data": "synthetic",
+    "profile": "alone",
+    "protocol": "sound",
+    "seed": 3,
+    "threads": 1,
+    "deterministic": True,
+    "precision": "auto",
+    "images_per_class": 12,
+    "test_images_per_class": 6,
+    "epoch_images_per_class": 0,
+    "epochs": 4,
+}
+
+#: A training in a process of its own, killed where argv[2] says: in the middle of an epoch (its number), while
+#: the state of the third epoch is written ("state"), between two files of the evaluation ("evaluation"), or never.
+SCRIPT = """
+import json, os, sys
+import keras
+from fer_utils.training import evaluation, fitting, session, state
+
+parameters = json.loads(sys.argv[1])
+session.begin(parameters)
+# As when the cells of a notebook are run again.
+run = session.begin(parameters)
+network = keras.Sequential([
+    keras.Input((48, 48, 1)),
+    keras.layers.Rescaling(1 / 255),
+    keras.layers.Conv2D(4, 3, strides=4, activation="relu"),
+    keras.layers.BatchNormalization(),
+    keras.layers.Dropout(0.3),
+    keras.layers.Flatten(),
+    keras.layers.Dense(7, activation="softmax", dtype="float32"),
+])
+killed_in = sys.argv[2]
+
+def half(path, **arrays):
+    # Half a file, as of one who is killed, after two whole epochs.
+    if "epoch-003" in str(path):
+        path.write_bytes(bytes(1000))
+        os.kill(os.getpid(), 9)
+    savez(path, **arrays)
+
+if killed_in == "state":
+    savez, state.np.savez = state.np.savez, half
+if killed_in == "evaluation":
+    evaluation.write_json = lambda *a: os.kill(os.getpid(), 9)
+
+class Kill(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1 and str(self.epoch) == killed_in:
+            os.kill(os.getpid(), 9)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+fit = network.fit
+network.fit = lambda *a, callbacks, **k: fit(*a, callbacks=[*callbacks, Kill()], **k)
+fitting.fit(run, network, augmentation={"rotation_range": 10, "horizontal_flip": True}, batch_size=32,
+             learning_rate=parameters.get('learning_rate', 0.01), plateau_factor=0.5, plateau_patience=1)
+print(evaluation.evaluate(run, network))
+if killed_in == "twice":
+    evaluation.evaluate(run, network)
+print(evaluation.closing_sentence(run))
+"""
+
+
+def train(out, killed_in="never", **changes):
+    parameters = json.dumps(PARAMETERS | {"out": str(out)} | changes)
+    command = [sys.executable, "-c", SCRIPT, parameters, str(killed_in)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    done = train(out)
+    assert done.returncode == 0, done.stderr
+    return out / "tiny" / "seed-3", done.stdout
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("resumed")
+    assert train(out, killed_in=2).returncode == -9
+    done = train(out)
+    assert done.returncode == 0, done.stderr
+    return out / "tiny" / "seed-3", done.stdout
+
+
+def test_a_killed_training_goes_on_to_the_same_weights_and_history(whole, resumed):
+    assert "2 of 4 epochs were trained before" in resumed[1]
+    assert (whole[0] / "history.csv").read_bytes() == (resumed[0] / "history.csv").read_bytes()
+    assert (whole[0] / "model.weights.h5").read_bytes() == (resumed[0] / "model.weights.h5").read_bytes()
+    # The file too, byte for byte: it holds no time and no path.
+    assert (whole[0] / "predictions.parquet").read_bytes() == (resumed[0] / "predictions.parquet").read_bytes()
+
+
+def test_a_kill_in_the_writing_of_state_or_results_costs_an_epoch_at_most(whole, tmp_path):
+    folder, states = tmp_path / "tiny" / "seed-3", tmp_path / ".training" / "tiny" / "seed-3"
+    assert train(tmp_path, killed_in="state").returncode == -9
+    assert list(states.rglob(".*.unfinished"))
+    # One who finished an earlier training may have left a record here.
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"data": read_model(whole[0]).record["data"]}))
+    killed = train(tmp_path, killed_in="evaluation")
+    assert killed.returncode == -9 and "2 of 4 epochs were trained before" in killed.stdout
+    # What is half evaluated has no record.
+    assert (folder / "predictions.parquet").exists() and not (folder / "run.json").exists()
+    done = train(tmp_path)
+    assert "4 of 4 epochs were trained before" in done.stdout
+    for name in ("history.csv", "predictions.parquet", "model.weights.h5"):
+        assert (folder / name).read_bytes() == (whole[0] / name).read_bytes()
+    assert not list(tmp_path.rglob(".*.unfinished"))
+
+
+def test_predictions_are_hashed_by_value(whole):
+    sha = hashlib.sha256()
+    for line in pd.read_parquet(whole[0] / "predictions.parquet").itertuples(index=False):
+        image, usage, label, *values = line
+        sha.update(f"{image}\t{usage}\t{label}\t{struct.pack('>7f', *values).hex()}\n".encode())
+    assert read_model(whole[0]).record["predictions_sha256"] == sha.hexdigest()
+
+
+def test_the_record_says_where_each_epoch_was_trained(resumed):
+    segments = read_model(resumed[0]).record["segments"]
+    assert [(s["first_epoch"], s["last_epoch"]) for s in segments] == [(1, 2), (3, 4)]
+    assert all(s["seconds"] > 0 and s["threads"] == 1 for s in segments)
+
+
+def test_a_finished_training_is_not_done_again_whatever_was_tried_in_between(resumed):
+    out = resumed[0].parent.parent
+    before = (resumed[0] / "history.csv").read_bytes()
+    # Another learning rate is another training; a shorter one too, which cannot be had from the longer one's state.
+    for changes, said in (
+        ({"learning_rate": 0.02}, "differs from the last one here in: learning_rate 0.01 -> 0.02."),
+        ({"epochs": 2}, "differs from the last one here in: learning_rate 0.02 -> 0.01."),
+    ):
+        printed = train(out, **changes).stdout
+        assert "epochs were trained before" not in printed
+        assert said in printed
+        assert ".training/tiny/seed-3/state-... in the run folder" in printed
+        assert (resumed[0] / "history.csv").read_bytes() != before
+    done = train(out)
+    assert "4 of 4 epochs were trained before" in done.stdout
+    assert (resumed[0] / "history.csv").read_bytes() == before
+
+
+def test_a_longer_training_goes_on_from_a_shorter_one(whole, tmp_path):
+    assert train(tmp_path, epochs=2).returncode == 0
+    assert "2 of 4 epochs were trained before" in train(tmp_path).stdout
+    assert (tmp_path / "tiny" / "seed-3" / "history.csv").read_bytes() == (whole[0] / "history.csv").read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_killed_training_in_16_bits_goes_on_to_the_same_weights(whole, tmp_path, precision):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(first, precision=precision).returncode == 0
+    assert train(second, precision=precision, killed_in=2).returncode == -9
+    done = train(second, precision=precision)
+    assert "2 of 4 epochs were trained before" in done.stdout
+    paths = [folder / "tiny" / "seed-3" for folder in (first, second)]
+    for name in ("history.csv", "model.weights.h5"):
+        assert (paths[0] / name).read_bytes() == (paths[1] / name).read_bytes()
+    assert (paths[0] / "history.csv").read_bytes() != (whole[0] / "history.csv").read_bytes()
+    predictions = pd.read_parquet(paths[0] / "predictions.parquet")[list(PROBABILITY_COLUMNS)]
+    # Probabilities of 8 bits would miss 1 by some thousandths.
+    np.testing.assert_allclose(predictions.sum(axis=1), 1, atol=1e-5)
+    assert read_model(paths[0]).record["precision"] == precision
+    # The table has no entry for this test's network.
+    assert read_model(whole[0]).record["precision"] == "float32"
+
+
+def test_evaluating_twice_gives_the_same(whole, tmp_path):
+    assert train(tmp_path, killed_in="twice").returncode == 0
+    assert (tmp_path / "tiny" / "seed-3" / "metrics.json").read_text() == (whole[0] / "metrics.json").read_text()
+
+
+def test_results_on_other_data_are_not_mixed_in(whole, tmp_path):
+    other = tmp_path / "other" / "seed-0"
+    other.mkdir(parents=True)
+    data = {"fingerprint": "0" * 64, "source": "fer2013.zip", "description": "planted"}
+    (other / "run.json").write_text(json.dumps({"data": data}))
+    done = train(tmp_path)
+    assert done.returncode == 1 and "holds results on other data (fer2013.zip: planted)" in done.stderr
+
+
+def test_the_files_hold_what_was_computed(whole):
+    result = read_model(whole[0])
+    assert list(result.history["epoch"]) == [1, 2, 3, 4]
+    best = result.history.loc[result.history["val_accuracy"].idxmax(), "epoch"]
+    assert result.metrics["best"]["epoch"] == best == result.record["epochs"]["best"]
+    y_true, y_proba = result.select("test")
+    assert len(y_true) == 2 * 7 * 6
+    assert result.metrics["best"]["test"]["accuracy"] == pytest.approx(accuracy_score(y_true, y_proba.argmax(axis=1)))
+    assert result.metrics["last"]["epoch"] == 4
+    assert (result.predictions["usage"] == "Training").sum() == 7 * 12
+    np.testing.assert_allclose(result.predictions[list(PROBABILITY_COLUMNS)].sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_scores_of_an_epoch_are_those_of_the_weights_kept_for_it(whole):
+    result = read_model(whole[0])
+    row = result.history[result.history["epoch"] == result.metrics["best"]["epoch"]].iloc[0]
+    for part in ("public", "private", "test"):
+        for name in ("loss", "accuracy", "precision", "auc", "macro_f1"):
+            assert row[f"{part}_{name}"] == pytest.approx(result.metrics["best"][part][name], abs=1e-6)
+    assert row["val_accuracy"] == row["public_accuracy"]
+
+
+def test_the_saved_models_load_with_keras_alone_and_agree(whole):
+    # In a process of its own, which never imports fer_utils.
+    code = """
+import sys, keras, numpy as np
+folder = sys.argv[1]
+x = np.random.default_rng(0).uniform(0, 255, (5, 48, 48, 1))
+whole = keras.saving.load_model(folder + "/model.keras")
+first = whole.predict(x, verbose=0)
+assert np.allclose(first.sum(axis=1), 1, atol=1e-5)
+assert np.allclose(first, keras.saving.load_model(folder + "/model.h5").predict(x, verbose=0))
+whole.load_weights(folder + "/model.weights.h5")
+assert np.allclose(first, whole.predict(x, verbose=0))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(whole[0])], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_synthetic_and_shortened_runs_say_so(whole):
+    record = read_model(whole[0]).record
+    assert record["synthetic"] and record["shortened"]
+    assert any("SYNTHETIC" in line for line in record["warnings"])
+    assert any("SHORTENED" in line for line in record["warnings"])
+    assert "This is no result" in whole[1]
+
+
+def test_the_record_names_no_folder_of_the_machine(whole):
+    record = (whole[0] / "run.json").read_text()
+    assert str(whole[0].parent.parent) not in record
+
+
+def test_the_thesis_protocol_validates_on_all_test_images(tmp_path):
+    assert train(tmp_path, protocol="thesis", epochs=1).returncode == 0
+    result = read_model(tmp_path / "tiny" / "seed-3")
+    assert (result.history["val_accuracy"] == result.history["test_accuracy"]).all()
+    assert result.metrics["best"]["validation"] == result.metrics["best"]["test"]
+
+
+def test_keras_and_our_scores_agree_on_an_epoch(whole):
+    """The training side is counted by Keras, the validation side by scikit-learn: they must mean the same."""
+    from fer_utils.metrics import METRICS, scores
+
+    y_true, y_proba = read_model(whole[0]).select("test")
+    ours = scores(y_true, y_proba)
+    for metric in fitting.epoch_metrics():
+        metric.update_state(np.eye(7, dtype="float32")[y_true], y_proba)
+        # Keras's AUC sums over 200 thresholds.
+        tolerance = 0.005 if metric.name == "auc" else 1e-5
+        assert float(np.mean(metric.result())) == pytest.approx(ours[metric.name], abs=tolerance), metric.name
+    assert {m.name for m in fitting.epoch_metrics()} | {"loss"} == set(METRICS)
+    loss = keras.losses.CategoricalCrossentropy()(np.eye(7, dtype="float32")[y_true], y_proba)
+    assert float(loss) == pytest.approx(ours["loss"], rel=1e-5)
+
+
+def test_the_graph_is_built_once_for_each_size_of_batch():
+    sizes = []
+    inputs = keras.Input((48, 48, 1))
+    seen = keras.layers.Lambda(lambda images: sizes.append(images.shape[0]) or images)(inputs)
+    outputs = keras.layers.Dense(7, "softmax")(keras.layers.GlobalAveragePooling2D()(seen))
+    network = keras.Model(inputs, outputs)
+    fitting.compile_network(network, 0.001, "CPU")
+    assert all(value == 0 for value in network.get_metrics_result().values())
+    sizes.clear()
+    images, labels = np.ones((40, 48, 48, 1), "float32"), np.eye(7, dtype="float32")[np.arange(40) % 7]
+    network.fit(tf.data.Dataset.from_tensor_slices((images, labels)).batch(16), epochs=2, verbose=0)
+    assert sizes == [16, 8]
+
+
+def test_the_momentum_reaches_networks_inside_the_network():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)])
+    network = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), inner])
+    assert len(fitting.batch_normalizations(network)) == 2
+
+
+def test_impossible_parameters_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="lacks epochs"):
+        session.begin({name: value for name, value in PARAMETERS.items() if name != "epochs"} | {"out": str(tmp_path)})
+    with pytest.raises(ConfigError, match="epochs is 0"):
+        session.begin(PARAMETERS | {"epochs": 0, "out": str(tmp_path)})
