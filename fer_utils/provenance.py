@@ -7,6 +7,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fer_utils.constants import PROBABILITY_COLUMNS
 from fer_utils.paths import project_root
 
 #: What a training's numbers depend on, beside its notebook: modules and rooms of this package.
@@ -115,4 +116,26 @@ def code_hash(notebook=None, parts=TRAINING_CODE, package=Path(__file__).parent)
                 content = path.read_bytes()
                 content = meaning(content.decode()).encode() if path.suffix == ".py" else content
                 sha.update(f"\n{path.relative_to(package)}\n".encode() + content)
+    return sha.hexdigest()
+
+
+def digest_predictions(predictions):
+    """Hash predictions by what they are and not by how they are stored, so that two people can compare theirs.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        As in ``predictions.parquet``.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal, of one line per image, in order: id, usage, label and the seven probabilities as
+        the hexadecimal digits of big-endian float32, with tabs between the four.
+    """
+    probabilities = predictions[list(PROBABILITY_COLUMNS)].to_numpy(dtype=">f4")
+    sha = hashlib.sha256()
+    columns = (predictions["id"], predictions["usage"], predictions["label"], probabilities)
+    for image, usage, label, row in zip(*columns, strict=True):
+        sha.update(f"{image}\t{usage}\t{label}\t{row.tobytes().hex()}\n".encode())
     return sha.hexdigest()

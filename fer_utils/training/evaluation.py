@@ -10,7 +10,6 @@ import tensorflow as tf
 from fer_utils import provenance
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
 from fer_utils.files import read_json, remove_unfinished, replacing, write_json, write_text
-from fer_utils.findings.results import digest_predictions
 from fer_utils.metrics import scores
 from fer_utils.training import architecture as architectures
 from fer_utils.training import distribution, machine
@@ -73,7 +72,7 @@ def evaluate(run, network):
     write_json(run.folder / "architecture.json", architecture)
     write_json(run.folder / "metrics.json", {"best": best, "last": last})
     record = make_record(run, architecture, time.monotonic() - started)
-    record["predictions_sha256"] = digest_predictions(predictions)
+    record["predictions_sha256"] = provenance.digest_predictions(predictions)
     write_json(run.folder / "run.json", record)
     return score_table(run, best, last)
 
