@@ -1,142 +1,124 @@
-"""Keras callbacks: score each epoch, keep the state, show progress."""
+"""Keras callbacks: score each epoch on three parts of the data, and show progress."""
 
 import time
 from datetime import datetime
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from fer_utils.errors import TrainingError
 from fer_utils.files import write_json
 from fer_utils.metrics import METRICS, scores
-from fer_utils.training import distribution
 from fer_utils.words import duration
+
+#: Prefixes of a history's columns for the scored parts; ``val`` is whichever part the protocol validates on.
+PARTS = ("val", "public", "private", "test")
+
+
+def score_parts(y_true, y_proba, public, protocol):
+    """Score PublicTest, PrivateTest and both.
+
+    Parameters
+    ----------
+    y_true : ndarray of int, shape (n,)
+        Labels of PublicTest and PrivateTest images.
+    y_proba : ndarray of float, shape (n, 7)
+    public : ndarray of bool, shape (n,)
+        Which images are PublicTest.
+    protocol : {"sound", "thesis"}
+
+    Returns
+    -------
+    dict of str to dict
+        `fer_utils.metrics.scores` for ``validation``, ``public``, ``private`` and ``test`` (both).
+    """
+    parts = {
+        "public": scores(y_true[public], y_proba[public]),
+        "private": scores(y_true[~public], y_proba[~public]),
+        "test": scores(y_true, y_proba),
+    }
+    return {"validation": parts["public" if protocol == "sound" else "test"]} | parts
 
 
 class ScoreEpoch(keras.callbacks.Callback):
     """Score each epoch on PublicTest, PrivateTest and both, in one pass over the images.
 
-    It stands in for ``validation_data``: Keras scores one set an epoch, and to compare what selecting on each
-    of the three would have given (claim S10) takes all three.
+    It takes the place of ``validation_data``: Keras scores one set per epoch, and to compare what selecting on each of
+    the three would have given (claim S10) takes all three. The scores go into the epoch's logs as ``val_...``,
+    ``public_...``, ``private_...`` and ``test_...``, where the callbacks after this one find them.
 
     Parameters
     ----------
-    images : ndarray, shape (n, 48, 48, 1)
-        PublicTest and PrivateTest images.
-    labels : ndarray of int, shape (n,)
-        Labels in 0..6.
-    public : ndarray of bool, shape (n,)
-        Which of them are PublicTest.
-    validation : {"public", "test"}
-        What is validated on, reported with the prefix ``val_`` that Keras's own callbacks monitor.
+    run : TrainingRun
+        What `begin` returned.
     """
 
-    def __init__(self, images, labels, public, validation):
+    def __init__(self, run):
         super().__init__()
-        self.images, self.labels, self.public, self.validation = images, labels, public, validation
+        self.images = run.dataset.images[run.scored][..., np.newaxis]
+        self.labels = run.dataset.labels[run.scored]
+        self.public = run.dataset.usage[run.scored] == "PublicTest"
+        self.protocol = run.parameters["protocol"]
 
     def on_epoch_end(self, epoch, logs):
-        """Add the scores to the epoch's logs, where the callbacks after this one find them."""
-        proba = distribution.predict(self.model, self.images)
+        """Add the scores to the epoch's logs."""
+        proba = self.model.predict(self.images, batch_size=256, verbose=0)
         if not (np.isfinite(proba).all() and np.isfinite(logs["loss"])):
             raise TrainingError(
-                f"the training diverged: in epoch {epoch + 1} the loss became {logs['loss']}, or the network's "
-                f"probabilities no numbers. The {epoch} epochs before are kept; try a lower learning_rate"
+                f"the training diverged: in epoch {epoch + 1} the loss became {logs['loss']}, or the network gave NaN "
+                f"probabilities. The {epoch} epochs before are kept; try a lower learning_rate"
             )
-        parts = {
-            "public": scores(self.labels[self.public], proba[self.public]),
-            "private": scores(self.labels[~self.public], proba[~self.public]),
-            "test": scores(self.labels, proba),
-        }
-        for prefix, part in {
-            "val": self.validation,
-            "public": "public",
-            "private": "private",
-            "test": "test",
-        }.items():
-            logs |= {f"{prefix}_{name}": parts[part][name] for name in METRICS}
-
-
-class KeepState(keras.callbacks.Callback):
-    """Keep the training's state after each epoch and, at the start, set back what Keras resets.
-
-    It must come after the schedule and the checkpoint in the list of callbacks.
-
-    Parameters
-    ----------
-    state : fer_utils.training.state.TrainingState
-        Where to keep it.
-    plateau : keras.callbacks.ReduceLROnPlateau
-        The learning-rate schedule. It forgets its patience when a training begins.
-    kept : dict
-        What was read from the state, or what a training begins with; it is brought up to date.
-    """
-
-    def __init__(self, state, plateau, kept):
-        super().__init__()
-        self.state, self.plateau, self.kept = state, plateau, kept
-
-    def on_train_begin(self, logs=None):
-        """Give the schedule its memory back."""
-        for name, value in self.kept["plateau"].items():
-            setattr(self.plateau, name, value)
-        self.started = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs):
-        """Keep the epoch."""
-        kept = self.kept
-        columns = ["loss", *(name for name in METRICS if name != "loss")]
-        columns += [f"{prefix}_{name}" for prefix in ("val", "public", "private", "test") for name in columns]
-        row = {"epoch": epoch + 1, "learning_rate": float(logs["learning_rate"])}
-        kept["history"].append(row | {name: float(logs[name]) for name in columns})
-        kept["epoch"] = epoch + 1
-        kept["plateau"] = {name: float(getattr(self.plateau, name)) for name in ("best", "wait", "cooldown_counter")}
-        if kept["best_file"] is None or logs["val_accuracy"] > kept["best"]:
-            kept["best"] = float(logs["val_accuracy"])
-            kept["best_epoch"] = epoch + 1
-            kept["best_file"] = f"best-{epoch + 1:03d}.weights.h5"
-        now = time.monotonic()
-        kept["segments"][-1]["last_epoch"] = epoch + 1
-        kept["segments"][-1]["seconds"] += now - self.started
-        self.started = now
-        self.state.save(self.model, kept)
+        scored = score_parts(self.labels, proba, self.public, self.protocol)
+        for prefix in PARTS:
+            part = scored["validation" if prefix == "val" else prefix]
+            logs |= {f"{prefix}_{name}": part[name] for name in METRICS}
 
 
 class Progress(keras.callbacks.Callback):
-    """Print a line an epoch, and keep a small file up to date that a batch run reads its progress from.
+    """Print a line per epoch, and show or write how far the training is.
+
+    In a notebook run by hand a bar shows the batches of the epoch; a batch run reads ``progress.json`` instead.
 
     Parameters
     ----------
-    path : path
-        The file.
-    title : str
-        What is trained.
-    epochs : int
-        Epochs in all.
-    steps : int
-        Batches in an epoch.
+    run : TrainingRun
+        What `begin` returned.
     """
 
-    def __init__(self, path, title, epochs, steps):
+    def __init__(self, run):
         super().__init__()
-        self.path, self.title, self.epochs, self.steps = path, title, epochs, steps
+        self.path = run.state_folder / "progress.json"
+        self.title = f"{run.parameters['label']}, seed {run.parameters['seed']}"
+        self.interactive = run.parameters["profile"] == "alone"
         self.epoch, self.written, self.began, self.accuracy, self.finished = 0, 0.0, None, None, 0
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Note the epoch."""
-        self.epoch = epoch
+        """Begin the epoch's bar."""
+        self.epoch, self.epochs, self.steps = epoch, self.params["epochs"], self.params["steps"]
+        self.bar = tqdm(
+            total=self.steps,
+            desc=f"epoch {epoch + 1}/{self.epochs}",
+            unit="batch",
+            leave=False,
+            mininterval=0.5,
+            ascii=" =",
+            disable=not self.interactive,
+        )
 
     def on_train_batch_end(self, batch, logs=None):
-        """Update the file, at most once a second."""
+        """Move the bar, and write the file at most once a second."""
+        self.bar.update()
         done = self.epoch + (batch + 1) / self.steps
         if self.began is None:
-            # The first batch builds the graph, so that its time says nothing of the others'.
+            # The first batch builds the graph; its time says nothing about the others.
             self.began, self.first = time.monotonic(), done
         if time.monotonic() - self.written >= 1:
             self.write(done)
 
     def on_epoch_end(self, epoch, logs):
         """Print the epoch's line."""
+        self.bar.close()
         self.accuracy, self.finished = float(logs["val_accuracy"]), epoch + 1
         left = self.write(epoch + 1)
         print(
@@ -147,13 +129,18 @@ class Progress(keras.callbacks.Callback):
             flush=True,
         )
 
-    def write(self, done):
-        """Write how much is done; return the seconds that the rest will take, or None if it is too early."""
+    def on_train_end(self, logs=None):
+        """Say that all images are being scored now, which takes minutes for a large network."""
+        self.write(self.epochs, stage="scoring")
+
+    def write(self, done, stage="training"):
+        """Write how much is done; return the seconds that the rest will take, or None if it is too early to tell."""
         self.written = time.monotonic()
         left = None
-        if done > self.first:
+        if self.began is not None and done > self.first:
             left = (self.written - self.began) / (done - self.first) * (self.epochs - done)
         progress = {
+            "stage": stage,
             "done": done / self.epochs,
             "epochs": self.epochs,
             "finished": self.finished,

@@ -1,105 +1,101 @@
 """The end of every model's notebook: scores, and the files that everything later is made from."""
 
+import logging
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from fer_utils import provenance
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
 from fer_utils.files import read_json, remove_unfinished, replacing, write_json, write_text
 from fer_utils.metrics import scores
 from fer_utils.training import architecture as architectures
-from fer_utils.training import distribution, machine
+from fer_utils.training import device
+from fer_utils.training.callbacks import score_parts
+
+#: Parts of the data, as the score table names them.
+PART_NAMES = {
+    "train": "training images",
+    "public": "PublicTest",
+    "private": "PrivateTest",
+    "test": "PublicTest + PrivateTest",
+}
 
 
-def evaluate(run, network):
+def evaluate(run, network, resume):
     """Score the best and the last epoch and write what the run leaves.
-
-    The predictions come from the weights with the best validation accuracy. The network is left with them.
 
     Parameters
     ----------
     run : TrainingRun
-        After `fit`.
+        What `begin` returned.
     network : keras.Model
-        The network that was trained.
+        Trained. It is left with the weights of the best epoch, the one with the best monitored value.
+    resume : fer_utils.training.resume.ExactResume
+        What kept the training's state.
 
     Returns
     -------
     DataFrame
-        One row per scored part of the data and epoch: ``epoch``, ``images`` and the metrics.
+        One row per epoch (best, last) and scored part of the data: number of images and each metric.
     """
-    kept, split, dataset = run.kept, run.split, run.dataset
+    kept, split, dataset = resume.kept, run.split, run.dataset
     started = time.monotonic()
     run.folder.mkdir(parents=True, exist_ok=True)
 
     def predict(index):
-        return distribution.predict(network, dataset.images[index][..., np.newaxis])
+        proba = network.predict(dataset.images[index][..., np.newaxis], batch_size=256, verbose=0)
+        predictions = pd.DataFrame({"id": dataset.ids[index], "usage": dataset.usage[index]})
+        predictions["label"] = dataset.labels[index].astype("int8")
+        predictions[list(PROBABILITY_COLUMNS)] = proba.astype("float32")
+        return proba, predictions
 
-    run.state.restore_weights(network, kept)
-    last = {"epoch": kept["epoch"]} | score_test(run, predict(split.test))
-    network.load_weights(run.state.folder / kept["best_file"])
-    everything = np.concatenate([split.train, split.test])
-    proba = predict(everything)
-    best = {"epoch": kept["best_epoch"]}
-    best["train"] = scores(dataset.labels[split.train], proba[: len(split.train)])
-    best |= score_test(run, proba[len(split.train) :])
+    def score(proba):
+        public = dataset.usage[split.test] == "PublicTest"
+        return score_parts(dataset.labels[split.test], proba, public, run.parameters["protocol"])
 
-    history = pd.DataFrame(kept["history"])
-    predictions = pd.DataFrame({"id": dataset.ids[everything], "usage": dataset.usage[everything]})
-    predictions["label"] = dataset.labels[everything].astype("int8")
-    predictions[list(PROBABILITY_COLUMNS)] = proba.astype("float32")
-    architecture = architectures.describe(network)
+    resume.state.restore_weights(network, kept)
+    proba, last_predictions = predict(split.test)
+    last = {"epoch": kept["epoch"]} | score(proba)
+    network.load_weights(resume.state.folder / kept["best_file"])
+    proba, predictions = predict(np.concatenate([split.train, split.test]))
+    best = {"epoch": kept["best_epoch"], "train": scores(dataset.labels[split.train], proba[: len(split.train)])}
+    best |= score(proba[len(split.train) :])
 
     # The first to go and the last to be written: a folder with a record is a whole one.
     (run.folder / "run.json").unlink(missing_ok=True)
     remove_unfinished(run.folder)
     with replacing(run.folder / "history.csv") as path:
-        history.to_csv(path, index=False)
-    with replacing(run.folder / "predictions.parquet") as path:
-        predictions.to_parquet(path, index=False)
+        resume.history.to_csv(path, index=False)
+    for name, table in (("predictions", predictions), ("predictions_last", last_predictions)):
+        with replacing(run.folder / f"{name}.parquet") as path:
+            table.to_parquet(path, index=False)
     # Saved with standard metrics and without the optimizer's moments: loading needs Keras alone.
     network.compile(loss="categorical_crossentropy", metrics=["accuracy"])
+    # Keras warns on standard error that HDF5 is its older format.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     for name in ("model.keras", "model.h5"):
         with replacing(run.folder / name) as path:
             network.save(path)
     with replacing(run.folder / "model.weights.h5") as path:
         network.save_weights(path)
+    architecture = architectures.describe(network)
     write_text(run.folder / "summary.txt", architectures.summary_text(network))
     write_json(run.folder / "architecture.json", architecture)
     write_json(run.folder / "metrics.json", {"best": best, "last": last})
-    record = make_record(run, architecture, time.monotonic() - started)
+    record = make_record(run, kept, architecture, time.monotonic() - started)
     record["predictions_sha256"] = provenance.digest_predictions(predictions)
     write_json(run.folder / "run.json", record)
-    return score_table(run, best, last)
+    return score_table(best, last)
 
 
-def score_test(run, proba):
-    """Score probabilities of the test images, in the split's order, on each of its parts."""
-    labels = run.dataset.labels[run.split.test]
-    public = run.dataset.usage[run.split.test] == "PublicTest"
-    parts = {
-        "public": scores(labels[public], proba[public]),
-        "private": scores(labels[~public], proba[~public]),
-        "test": scores(labels, proba),
-    }
-    return {"validation": parts["public" if run.parameters["protocol"] == "sound" else "test"]} | parts
-
-
-def score_table(run, best, last):
+def score_table(best, last):
     """Return the scores of the best and the last epoch as a table for people."""
-    names = {
-        "train": "training images",
-        "public": "PublicTest",
-        "private": "PrivateTest",
-        "test": "PublicTest + PrivateTest",
-    }
     rows = []
     for which, epoch in (("best", best), ("last", last)):
-        for part, name in names.items():
+        for part, name in PART_NAMES.items():
             if part in epoch:
                 values = {k: v for k, v in epoch[part].items() if k not in ("n", "per_class")}
                 row = {"epoch": f"{which} ({epoch['epoch']})", "scored on": name, "images": epoch[part]["n"]}
@@ -107,57 +103,33 @@ def score_table(run, best, last):
     return pd.DataFrame(rows).set_index(["epoch", "scored on"])
 
 
-def make_record(run, architecture, evaluate_seconds):
-    """Return ``run.json``: all that made the numbers of this run."""
-    p, kept, fingerprint, split = run.parameters, run.kept, run.dataset.fingerprint, run.split
+def make_record(run, kept, architecture, evaluate_seconds):
+    """Return ``run.json``: everything that made the numbers of this run."""
+    p, fingerprint, split = run.parameters, run.dataset.fingerprint, run.split
     seconds = sum(segment["seconds"] for segment in kept["segments"])
-    gpu_peak = None
-    if run.device["kind"] == "GPU":
-        memory = [tf.config.experimental.get_memory_info(f"GPU:{n}") for n in range(run.device["replicas"])]
-        gpu_peak = round(max(used["peak"] for used in memory) / 2**20, 1)
-    shown = p | {
-        "optimizer": "Adam",
-        "loss": "CategoricalCrossentropy",
-        # Where files lie is nobody's business but the machine's.
-        "data": run.dataset.source,
-        "out": Path(p["out"]).name,
-    }
-    if "weights" in p:
-        shown["weights"] = run.weights["requested"]
+    # Paths of the machine are left out: of a folder its name is kept, of the data what they are.
+    shown = p | {"optimizer": "Adam", "loss": "CategoricalCrossentropy", "data": run.dataset.source}
+    shown |= {"out": Path(p["out"]).name} | ({"weights": run.weights["requested"]} if "weights" in p else {})
+    gpu = device.peak_memory_mb("GPU") if run.device["kind"] == "GPU" else None
     return {
         "model": p["model"],
         "seed": p["seed"],
         "label": p["label"],
-        "notebook": p.get("notebook", ""),
+        "notebook": p["notebook"],
         "profile": p["profile"],
         "protocol": p["protocol"],
-        "data": {
-            "source": run.dataset.source,
-            "variant": fingerprint["variant"],
-            "known": fingerprint["known"],
-            "description": fingerprint["description"],
-            "fingerprint": fingerprint["sha256"],
-            "decoder": fingerprint["decoder"],
-            "n_images": fingerprint["n_images"],
-        },
-        "split": {
-            "train": len(split.train),
-            "validation": len(split.validation),
-            "public": len(split.public),
-            "private": len(split.private),
-            "images_per_class": p["images_per_class"],
-            "test_images_per_class": p["test_images_per_class"],
-            "epoch_images_per_class": p["epoch_images_per_class"],
-        },
+        "data": {"source": run.dataset.source, "fingerprint": fingerprint["sha256"]}
+        | {name: fingerprint[name] for name in ("variant", "known", "description", "decoder", "n_images")},
+        "split": {part: len(getattr(split, part)) for part in ("train", "validation", "public", "private")}
+        | {name: p[name] for name in ("images_per_class", "test_images_per_class", "epoch_images_per_class")},
         "weights": run.weights,
         "parameters": shown,
-        "architecture": {
-            name: architecture[name] for name in architecture if not isinstance(architecture[name], (list, dict))
-        },
+        "architecture": {k: v for k, v in architecture.items() if not isinstance(v, list | dict)},
         "augmentation": run.augmentation,
         "device": run.device,
         "precision": run.precision,
-        "versions": machine.versions(),
+        "fast_layers": run.fast_layers,
+        "versions": device.versions(),
         "git": provenance.git(),
         "times": {
             "started": run.started,
@@ -167,7 +139,7 @@ def make_record(run, architecture, evaluate_seconds):
             "evaluate_seconds": round(evaluate_seconds, 1),
         },
         "segments": kept["segments"],
-        "memory": {"peak_rss_mb": machine.peak_memory_mb(), "gpu_peak_mb": gpu_peak},
+        "memory": {"peak_rss_mb": device.peak_memory_mb(), "gpu_peak_mb": gpu},
         "epochs": {"requested": p["epochs"], "run": kept["epoch"], "best": kept["best_epoch"]},
         "classes": list(CLASSES),
         "shortened": run.shortened,
@@ -177,13 +149,23 @@ def make_record(run, architecture, evaluate_seconds):
 
 
 def closing_sentence(run):
-    """Say in a sentence what came out, for the notebook's end."""
-    scored = read_json(run.folder / "metrics.json")["best"]
-    part, name = ("private", "PrivateTest") if run.parameters["protocol"] == "sound" else ("test", "the test images")
+    """Return a sentence that says what came out, for the notebook's end.
+
+    Parameters
+    ----------
+    run : TrainingRun
+        After `evaluate`.
+
+    Returns
+    -------
+    str
+    """
+    best, p = read_json(run.folder / "metrics.json")["best"], run.parameters
+    part, name = ("private", "PrivateTest") if p["protocol"] == "sound" else ("test", "the test images")
     kind = "This is no result of FER2013: " if run.synthetic else ""
     return (
-        f"{kind}{run.parameters['label']} (seed {run.parameters['seed']}) reached an accuracy of "
-        f"{scored[part]['accuracy']:.3f} and a macro F1 of {scored[part]['macro_f1']:.3f} on {name} "
-        f"({scored[part]['n']:,} images), from epoch {scored['epoch']} of {run.kept['epoch']}; on PublicTest and "
-        f"PrivateTest together, {scored['test']['accuracy']:.3f} ({scored['test']['n']:,} images)."
+        f"{kind}{p['label']} (seed {p['seed']}) reached an accuracy of {best[part]['accuracy']:.3f} and a macro F1 of "
+        f"{best[part]['macro_f1']:.3f} on {name} ({best[part]['n']:,} images), from epoch {best['epoch']} of "
+        f"{p['epochs']}; on PublicTest and PrivateTest together, {best['test']['accuracy']:.3f} "
+        f"({best['test']['n']:,} images)."
     )

@@ -1,22 +1,36 @@
-"""Macro precision and recall of the arg-max class as Keras metrics.
-
-Keras has a macro F1 (``F1Score(average="macro")``), but its ``Precision`` and ``Recall`` count one class or pool
-all of them.
-"""
+"""The metrics of Table 5.1 as Keras counts them while it trains; `fer_utils.metrics` has them for arrays."""
 
 import keras
 
 
-class ArgmaxCounts(keras.metrics.Metric):
-    """Counts per class of true positives, predictions and labels, one prediction (the arg-max) per image.
+def table_5_1_metrics():
+    """Return the metrics of Table 5.1 for ``Model.compile``.
 
-    Parameters
-    ----------
-    classes : int
-        Number of classes.
-    name : str
-        Name of the metric.
+    Returns
+    -------
+    list of keras.metrics.Metric
+        ``accuracy``; ``precision``, ``recall`` and ``f1`` of the classes whose probability is above 0.5, all classes
+        pooled, as Keras counts them and as the thesis's curves seem to; ``auc``, pooled; and ``macro_precision``,
+        ``macro_recall`` and ``macro_f1``, means over the classes of the most probable class, as scikit-learn means
+        them.
     """
+    return [
+        keras.metrics.CategoricalAccuracy(name="accuracy"),
+        keras.metrics.Precision(name="precision"),
+        keras.metrics.Recall(name="recall"),
+        keras.metrics.F1Score(average="micro", threshold=0.5, name="f1"),
+        keras.metrics.AUC(name="auc"),
+        MacroPrecision(name="macro_precision"),
+        MacroRecall(name="macro_recall"),
+        keras.metrics.F1Score(average="macro", name="macro_f1"),
+    ]
+
+
+class ArgmaxCounts(keras.metrics.Metric):
+    """Counts per class of true positives, predictions and labels: Keras has no macro precision or recall."""
+
+    #: More is better, for callbacks that monitor it.
+    _direction = "up"
 
     def __init__(self, classes=7, name=None):
         super().__init__(name=name)
@@ -49,7 +63,7 @@ class MacroPrecision(ArgmaxCounts):
 
 @keras.saving.register_keras_serializable(package="fer_utils")
 class MacroRecall(ArgmaxCounts):
-    """Mean over the classes of recall; 0 for a class that does not occur, as in scikit-learn."""
+    """Mean over the classes of recall; 0 for a class without images, as in scikit-learn."""
 
     def result(self):
         """Return the value, in 0..1."""
