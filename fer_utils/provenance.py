@@ -68,7 +68,7 @@ class Silenced(ast.NodeTransformer):
         value = node.value
         text = isinstance(value, ast.Constant) and isinstance(value.value, str)
         printed = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "print"
-        return ast.Pass() if text or printed else self.generic_visit(node)
+        return None if text or printed else self.generic_visit(node)
 
     def visit_Raise(self, node):  # noqa: N802
         """Keep what is raised, without its words."""

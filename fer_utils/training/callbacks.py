@@ -1,5 +1,6 @@
 """Keras callbacks: score each epoch on three parts of the data, and show progress."""
 
+import sys
 import time
 from datetime import datetime
 
@@ -101,6 +102,7 @@ class Progress(keras.callbacks.Callback):
             desc=f"epoch {epoch + 1}/{self.epochs}",
             unit="batch",
             leave=False,
+            file=sys.stdout,  # standard error is a red box in JupyterLab
             mininterval=0.5,
             ascii=" =",
             disable=not self.interactive,

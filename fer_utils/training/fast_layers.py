@@ -33,12 +33,7 @@ def accelerate(network):
     """
     if tf.config.get_visible_devices("GPU"):
         return []
-    replaced = collections.Counter()
-    for layer in walk(network):
-        for name, attribute, computation in faster(layer):
-            setattr(layer, attribute, computation)
-            replaced[name] += 1
-    used = [f"{name} ({n})" for name, n in replaced.items()]
+    used = [f"{name} ({n})" for name, n in replace_computations(network).items()]
     # By exact type here and below: a subclass may mean something else.
     if type(network.optimizer) is keras.optimizers.Adam and not network.optimizer.amsgrad:
         fuse(network.optimizer)
@@ -65,6 +60,16 @@ def set_batch_norm_momentum(network, momentum):
     for layer in walk(network) if momentum else ():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = momentum
+
+
+def replace_computations(network):
+    """Give the layers of a network their faster computations; return how many of each kind."""
+    replaced = collections.Counter()
+    for layer in walk(network):
+        for name, attribute, computation in faster(layer):
+            setattr(layer, attribute, computation)
+            replaced[name] += 1
+    return replaced
 
 
 def walk(network):

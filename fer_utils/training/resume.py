@@ -69,6 +69,8 @@ class ExactResume(keras.callbacks.Callback):
 
     def __init__(self, run, network, augmentation):
         super().__init__()
+        # Keras numbers the optimizers that a kernel makes, and the state is kept under this name.
+        network.optimizer.name = type(network.optimizer).__name__.lower()
         # Only a built optimizer takes its state back.
         network.optimizer.build(network.trainable_variables)
         key = training_key(run, network, augmentation)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fer_utils.training import augmentation, pipeline
+from fer_utils.training import pipeline
 
 SETTINGS = {
     "rotation_range": 10,
@@ -18,23 +18,15 @@ SETTINGS = {
 def batches(first_epoch, epochs, settings=SETTINGS, seed=1, n=50, ahead=False):
     images = np.random.default_rng(0).integers(0, 256, (n, 48, 48), dtype=np.uint8)
     images[:, 0, 0] = np.arange(n)
-    dataset = pipeline.training_batches(
-        images,
-        np.arange(n) % 7,
-        batch_size=16,
-        seed=seed,
-        settings=settings,
-        first_epoch=first_epoch,
-        epochs=epochs,
-        ahead=ahead,
-    )
+    options = {"batch_size": 16, "seed": seed, "settings": pipeline.check(settings), "ahead": ahead}
+    dataset = pipeline.make_batches(images, np.arange(n) % 7, epochs=range(first_epoch, epochs), **options)
     return [(x.numpy(), y.numpy()) for x, y in dataset]
 
 
 def augment(images, seed, settings):
     images = tf.convert_to_tensor(images)
-    rows = augmentation.transforms(len(images), images.shape[1], seed, augmentation.check(settings))
-    return augmentation.augment(images, rows).numpy()
+    rows = pipeline.transforms(len(images), images.shape[1], seed, pipeline.check(settings))
+    return pipeline.augment(images, rows).numpy()
 
 
 def test_a_later_start_gives_the_same_batches():
@@ -71,8 +63,8 @@ def test_a_flip_alone_mirrors_or_keeps():
 
 
 def test_a_rotation_stays_within_its_range_and_keeps_the_centre():
-    settings = augmentation.check({"rotation_range": 10})
-    rows = augmentation.transforms(2000, 48, tf.constant([1, 1]), settings).numpy()
+    settings = pipeline.check({"rotation_range": 10})
+    rows = pipeline.transforms(2000, 48, tf.constant([1, 1]), settings).numpy()
     angles = np.degrees(np.arctan2(rows[:, 3], rows[:, 0]))
     assert np.abs(angles).max() <= 10.0001 and np.abs(angles).max() > 9.5
     assert abs(angles.mean()) < 0.5
@@ -85,17 +77,17 @@ def test_a_rotation_turns_as_scipy_does():
     from scipy.ndimage import rotate
 
     ramp = np.add.outer(np.arange(48.0), 3 * np.arange(48.0)).astype("float32")[None, ..., None]
-    row = augmentation.transforms(1, 48, tf.constant([7, 7]), augmentation.check({"rotation_range": 20}))
+    row = pipeline.transforms(1, 48, tf.constant([7, 7]), pipeline.check({"rotation_range": 20}))
     angle = np.degrees(np.arctan2(row[0, 3], row[0, 0]))
-    ours = augmentation.augment(tf.constant(ramp), row).numpy()[0, ..., 0]
+    ours = pipeline.augment(tf.constant(ramp), row).numpy()[0, ..., 0]
     theirs = rotate(ramp[0, ..., 0], angle, reshape=False, order=1, mode="nearest")
     # Inside, away from the corners that come from outside of the image.
     np.testing.assert_allclose(ours[12:36, 12:36], theirs[12:36, 12:36], atol=0.01)
 
 
 def test_a_shift_moves_by_at_most_its_part_of_the_image():
-    settings = augmentation.check({"width_shift_range": 0.1})
-    rows = augmentation.transforms(1000, 48, tf.constant([2, 2]), settings).numpy()
+    settings = pipeline.check({"width_shift_range": 0.1})
+    rows = pipeline.transforms(1000, 48, tf.constant([2, 2]), settings).numpy()
     assert np.abs(rows[:, 2]).max() <= 4.8 and np.abs(rows[:, 2]).max() > 4.5
     assert np.abs(rows[:, 5]).max() < 1e-4
 
@@ -112,8 +104,8 @@ def test_values_stay_in_range_and_nothing_is_done_without_settings():
 def test_an_image_is_transformed_as_tensorflows_own_operation_does(shape, dtype):
     images = tf.cast(tf.random.stateless_uniform(shape, (1, 2), 0, 255), dtype)
     # Far enough that whole parts of an image come from outside.
-    settings = augmentation.check(SETTINGS | {"rotation_range": 60, "width_shift_range": 0.6})
-    rows = augmentation.transforms(shape[0], shape[1], tf.constant([3, 4]), settings)
+    settings = pipeline.check(SETTINGS | {"rotation_range": 60, "width_shift_range": 0.6})
+    rows = pipeline.transforms(shape[0], shape[1], tf.constant([3, 4]), settings)
     theirs = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, "float32"),
         transforms=rows,
@@ -123,10 +115,10 @@ def test_an_image_is_transformed_as_tensorflows_own_operation_does(shape, dtype)
         fill_value=0.0,
     )
     # Of grey levels up to 255; places differ in float32's last digits.
-    np.testing.assert_allclose(augmentation.augment(images, rows), theirs, atol=0.02)
+    np.testing.assert_allclose(pipeline.augment(images, rows), theirs, atol=0.02)
 
 
 @pytest.mark.parametrize("settings", [{"rotation": 10}, {"zoom_range": -0.1}])
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
-        augmentation.check(settings)
+        pipeline.check(settings)

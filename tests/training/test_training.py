@@ -1,10 +1,13 @@
 """Training: it can be stopped at any moment, and what it leaves on disk is what it was."""
 
+import contextlib
 import hashlib
+import io
 import json
 import struct
 import subprocess
 import sys
+from unittest import mock
 
 import keras
 import numpy as np
@@ -16,7 +19,7 @@ from sklearn.metrics import accuracy_score
 from fer_utils.constants import PROBABILITY_COLUMNS
 from fer_utils.errors import ConfigError
 from fer_utils.findings.results import read_model
-from fer_utils.training import fitting, session
+from fer_utils.training import fast_layers, keras_metrics, run
 
 PARAMETERS = {
     "model": "tiny",
@@ -33,19 +36,24 @@ PARAMETERS = {
     "test_images_per_class": 6,
     "epoch_images_per_class": 0,
     "epochs": 4,
+    "learning_rate": 0.01,
+    "fast_layers": True,
+    "monitor": "val_accuracy",
 }
 
 #: A training in a process of its own, killed where argv[2] says: in the middle of an epoch (its number), while
 #: the state of the third epoch is written ("state"), between two files of the evaluation ("evaluation"), or never.
 SCRIPT = """
-import json, os, sys
+import json, math, os, sys
+from fer_utils import training
+from fer_utils.training import evaluation, resume as resuming
 import keras
-from fer_utils.training import evaluation, fitting, session, state
 
-parameters = json.loads(sys.argv[1])
-session.begin(parameters)
+globals().update(json.loads(sys.argv[1]))
+__annotations__ = dict.fromkeys(json.loads(sys.argv[1]))
+training.begin(globals())
 # As when the cells of a notebook are run again.
-run = session.begin(parameters)
+run = training.begin(globals())
 network = keras.Sequential([
     keras.Input((48, 48, 1)),
     keras.layers.Rescaling(1 / 255),
@@ -58,14 +66,14 @@ network = keras.Sequential([
 killed_in = sys.argv[2]
 
 def half(path, **arrays):
-    # Half a file, as of one who is killed, after two whole epochs.
+    # Half a file, as left by a kill, after two whole epochs.
     if "epoch-003" in str(path):
         path.write_bytes(bytes(1000))
         os.kill(os.getpid(), 9)
     savez(path, **arrays)
 
 if killed_in == "state":
-    savez, state.np.savez = state.np.savez, half
+    savez, resuming.np.savez = resuming.np.savez, half
 if killed_in == "evaluation":
     evaluation.write_json = lambda *a: os.kill(os.getpid(), 9)
 
@@ -77,38 +85,56 @@ class Kill(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
 
-fit = network.fit
-network.fit = lambda *a, callbacks, **k: fit(*a, callbacks=[*callbacks, Kill()], **k)
-fitting.fit(run, network, augmentation={"rotation_range": 10, "horizontal_flip": True}, batch_size=32,
-             learning_rate=parameters.get('learning_rate', 0.01), plateau_factor=0.5, plateau_patience=1)
-print(evaluation.evaluate(run, network))
+augmentation = {"rotation_range": 10, "horizontal_flip": True}
+network.compile(keras.optimizers.Adam(learning_rate), "categorical_crossentropy", metrics=training.table_5_1_metrics())
+run.fast_layers = training.accelerate(network) if fast_layers else []
+resume = training.ExactResume(run, network, augmentation)
+schedule = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=1)
+checkpoint = keras.callbacks.ModelCheckpoint(
+    resume.best_weights, monitor=monitor, save_best_only=True, save_weights_only=True
+)
+if resume.epoch < epochs:
+    network.fit(
+        training.batches(run, augmentation, 32, first_epoch=resume.epoch), initial_epoch=resume.epoch, epochs=epochs,
+        steps_per_epoch=math.ceil(len(run.split.train) / 32), shuffle=False, verbose=0,
+        callbacks=[training.ScoreEpoch(run), schedule, checkpoint, resume.watch(schedule, checkpoint),
+                   training.Progress(run), Kill()],
+    )
+print(training.evaluate(run, network, resume))
 if killed_in == "twice":
-    evaluation.evaluate(run, network)
-print(evaluation.closing_sentence(run))
+    training.evaluate(run, network, resume)
+print(training.closing_sentence(run))
 """
 
 
 def train(out, killed_in="never", **changes):
-    parameters = json.dumps(PARAMETERS | {"out": str(out)} | changes)
-    command = [sys.executable, "-c", SCRIPT, parameters, str(killed_in)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    """Train as a notebook does; in a process of its own where it is to be killed. Return what was printed."""
+    parameters = PARAMETERS | {"out": str(out)} | changes
+    arguments = ["-c", json.dumps(parameters), str(killed_in)]
+    if killed_in not in ("never", "twice"):
+        killed = subprocess.run([sys.executable, "-c", SCRIPT, *arguments[1:]], capture_output=True, text=True)
+        assert killed.returncode == -9, killed.stderr
+        return killed.stdout
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), mock.patch.object(sys, "argv", arguments):
+        try:
+            exec(SCRIPT, {})
+        finally:
+            keras.config.set_dtype_policy("float32")
+    return printed.getvalue()
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
-    done = train(out)
-    assert done.returncode == 0, done.stderr
-    return out / "tiny" / "seed-3", done.stdout
+    return out / "tiny" / "seed-3", train(out)
 
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
     out = tmp_path_factory.mktemp("resumed")
-    assert train(out, killed_in=2).returncode == -9
-    done = train(out)
-    assert done.returncode == 0, done.stderr
-    return out / "tiny" / "seed-3", done.stdout
+    train(out, killed_in=2)
+    return out / "tiny" / "seed-3", train(out)
 
 
 def test_a_killed_training_goes_on_to_the_same_weights_and_history(whole, resumed):
@@ -121,17 +147,17 @@ def test_a_killed_training_goes_on_to_the_same_weights_and_history(whole, resume
 
 def test_a_kill_in_the_writing_of_state_or_results_costs_an_epoch_at_most(whole, tmp_path):
     folder, states = tmp_path / "tiny" / "seed-3", tmp_path / ".training" / "tiny" / "seed-3"
-    assert train(tmp_path, killed_in="state").returncode == -9
+    train(tmp_path, killed_in="state")
     assert list(states.rglob(".*.unfinished"))
     # One who finished an earlier training may have left a record here.
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"data": read_model(whole[0]).record["data"]}))
     killed = train(tmp_path, killed_in="evaluation")
-    assert killed.returncode == -9 and "2 of 4 epochs were trained before" in killed.stdout
+    assert "2 of 4 epochs were trained before" in killed
     # What is half evaluated has no record.
     assert (folder / "predictions.parquet").exists() and not (folder / "run.json").exists()
     done = train(tmp_path)
-    assert "4 of 4 epochs were trained before" in done.stdout
+    assert "4 of 4 epochs were trained before" in done
     for name in ("history.csv", "predictions.parquet", "model.weights.h5"):
         assert (folder / name).read_bytes() == (whole[0] / name).read_bytes()
     assert not list(tmp_path.rglob(".*.unfinished"))
@@ -159,31 +185,31 @@ def test_a_finished_training_is_not_done_again_whatever_was_tried_in_between(res
         ({"learning_rate": 0.02}, "differs from the last one here in: learning_rate 0.01 -> 0.02."),
         ({"epochs": 2}, "differs from the last one here in: learning_rate 0.02 -> 0.01."),
     ):
-        printed = train(out, **changes).stdout
+        printed = train(out, **changes)
         assert "epochs were trained before" not in printed
         assert said in printed
         assert ".training/tiny/seed-3/state-... in the run folder" in printed
         assert (resumed[0] / "history.csv").read_bytes() != before
     done = train(out)
-    assert "4 of 4 epochs were trained before" in done.stdout
+    assert "4 of 4 epochs were trained before" in done
     assert (resumed[0] / "history.csv").read_bytes() == before
 
 
 def test_a_longer_training_goes_on_from_a_shorter_one(whole, tmp_path):
-    assert train(tmp_path, epochs=2).returncode == 0
-    assert "2 of 4 epochs were trained before" in train(tmp_path).stdout
+    train(tmp_path, epochs=2)
+    assert "2 of 4 epochs were trained before" in train(tmp_path)
     assert (tmp_path / "tiny" / "seed-3" / "history.csv").read_bytes() == (whole[0] / "history.csv").read_bytes()
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_a_killed_training_in_16_bits_goes_on_to_the_same_weights(whole, tmp_path, precision):
     first, second = tmp_path / "first", tmp_path / "second"
-    assert train(first, precision=precision).returncode == 0
-    assert train(second, precision=precision, killed_in=2).returncode == -9
+    train(first, precision=precision)
+    train(second, precision=precision, killed_in=2)
     done = train(second, precision=precision)
-    assert "2 of 4 epochs were trained before" in done.stdout
+    assert "2 of 4 epochs were trained before" in done
     paths = [folder / "tiny" / "seed-3" for folder in (first, second)]
-    for name in ("history.csv", "model.weights.h5"):
+    for name in ("history.csv", "model.weights.h5", "predictions_last.parquet"):
         assert (paths[0] / name).read_bytes() == (paths[1] / name).read_bytes()
     assert (paths[0] / "history.csv").read_bytes() != (whole[0] / "history.csv").read_bytes()
     predictions = pd.read_parquet(paths[0] / "predictions.parquet")[list(PROBABILITY_COLUMNS)]
@@ -195,7 +221,7 @@ def test_a_killed_training_in_16_bits_goes_on_to_the_same_weights(whole, tmp_pat
 
 
 def test_evaluating_twice_gives_the_same(whole, tmp_path):
-    assert train(tmp_path, killed_in="twice").returncode == 0
+    train(tmp_path, killed_in="twice")
     assert (tmp_path / "tiny" / "seed-3" / "metrics.json").read_text() == (whole[0] / "metrics.json").read_text()
 
 
@@ -204,8 +230,8 @@ def test_results_on_other_data_are_not_mixed_in(whole, tmp_path):
     other.mkdir(parents=True)
     data = {"fingerprint": "0" * 64, "source": "fer2013.zip", "description": "planted"}
     (other / "run.json").write_text(json.dumps({"data": data}))
-    done = train(tmp_path)
-    assert done.returncode == 1 and "holds results on other data (fer2013.zip: planted)" in done.stderr
+    with pytest.raises(ConfigError, match=r"holds results on other data \(fer2013.zip: planted\)"):
+        train(tmp_path)
 
 
 def test_the_files_hold_what_was_computed(whole):
@@ -261,7 +287,7 @@ def test_the_record_names_no_folder_of_the_machine(whole):
 
 
 def test_the_thesis_protocol_validates_on_all_test_images(tmp_path):
-    assert train(tmp_path, protocol="thesis", epochs=1).returncode == 0
+    train(tmp_path, protocol="thesis", epochs=1)
     result = read_model(tmp_path / "tiny" / "seed-3")
     assert (result.history["val_accuracy"] == result.history["test_accuracy"]).all()
     assert result.metrics["best"]["validation"] == result.metrics["best"]["test"]
@@ -273,12 +299,12 @@ def test_keras_and_our_scores_agree_on_an_epoch(whole):
 
     y_true, y_proba = read_model(whole[0]).select("test")
     ours = scores(y_true, y_proba)
-    for metric in fitting.epoch_metrics():
+    for metric in keras_metrics.table_5_1_metrics():
         metric.update_state(np.eye(7, dtype="float32")[y_true], y_proba)
         # Keras's AUC sums over 200 thresholds.
         tolerance = 0.005 if metric.name == "auc" else 1e-5
         assert float(np.mean(metric.result())) == pytest.approx(ours[metric.name], abs=tolerance), metric.name
-    assert {m.name for m in fitting.epoch_metrics()} | {"loss"} == set(METRICS)
+    assert {m.name for m in keras_metrics.table_5_1_metrics()} | {"loss"} == set(METRICS)
     loss = keras.losses.CategoricalCrossentropy()(np.eye(7, dtype="float32")[y_true], y_proba)
     assert float(loss) == pytest.approx(ours["loss"], rel=1e-5)
 
@@ -289,7 +315,8 @@ def test_the_graph_is_built_once_for_each_size_of_batch():
     seen = keras.layers.Lambda(lambda images: sizes.append(images.shape[0]) or images)(inputs)
     outputs = keras.layers.Dense(7, "softmax")(keras.layers.GlobalAveragePooling2D()(seen))
     network = keras.Model(inputs, outputs)
-    fitting.compile_network(network, 0.001, "CPU")
+    network.compile("adam", "categorical_crossentropy", metrics=keras_metrics.table_5_1_metrics())
+    fast_layers.accelerate(network)
     assert all(value == 0 for value in network.get_metrics_result().values())
     sizes.clear()
     images, labels = np.ones((40, 48, 48, 1), "float32"), np.eye(7, dtype="float32")[np.arange(40) % 7]
@@ -300,11 +327,43 @@ def test_the_graph_is_built_once_for_each_size_of_batch():
 def test_the_momentum_reaches_networks_inside_the_network():
     inner = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)])
     network = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), inner])
-    assert len(fitting.batch_normalizations(network)) == 2
+    fast_layers.set_batch_norm_momentum(network, 0.0)
+    assert network.layers[0].momentum == inner.layers[0].momentum == 0.99
+    fast_layers.set_batch_norm_momentum(network, 0.9)
+    assert network.layers[0].momentum == inner.layers[0].momentum == 0.9
+
+
+def test_the_last_epochs_predictions_are_kept_too(whole):
+    result = read_model(whole[0])
+    last = pd.read_parquet(whole[0] / "predictions_last.parquet")
+    assert len(last) == 2 * 7 * 6 and set(last["usage"]) == {"PublicTest", "PrivateTest"}
+    right = last[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1) == last["label"]
+    assert right.mean() == pytest.approx(result.metrics["last"]["test"]["accuracy"])
+
+
+def test_stock_keras_learns_what_the_fast_layers_learn(whole, tmp_path):
+    train(tmp_path, fast_layers=False)
+    stock, fast = read_model(tmp_path / "tiny" / "seed-3"), read_model(whole[0])
+    assert stock.record["fast_layers"] == [] and "Adam, fused" in fast.record["fast_layers"]
+    np.testing.assert_allclose(stock.history["loss"], fast.history["loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("val_macro_recall", "idxmax"), ("val_loss", "idxmin")])
+def test_the_best_epoch_is_that_of_the_monitored_value(tmp_path, monitor, best):
+    train(tmp_path, killed_in=2, monitor=monitor)
+    train(tmp_path, monitor=monitor)
+    result = read_model(tmp_path / "tiny" / "seed-3")
+    assert result.record["epochs"]["best"] == result.history.loc[getattr(result.history[monitor], best)(), "epoch"]
+
+
+def namespace(**changes):
+    return {"__annotations__": dict.fromkeys(PARAMETERS | {"out": ""})} | PARAMETERS | changes
 
 
 def test_impossible_parameters_are_named(tmp_path):
+    lacking = namespace(out=str(tmp_path))
+    del lacking["epochs"]
     with pytest.raises(ConfigError, match="lacks epochs"):
-        session.begin({name: value for name, value in PARAMETERS.items() if name != "epochs"} | {"out": str(tmp_path)})
+        run.begin(lacking)
     with pytest.raises(ConfigError, match="epochs is 0"):
-        session.begin(PARAMETERS | {"epochs": 0, "out": str(tmp_path)})
+        run.begin(namespace(epochs=0, out=str(tmp_path)))

@@ -7,16 +7,15 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from test_weights import tiny
 
-from fer_utils.errors import ConfigError, TrainingError
-from fer_utils.training import fitting, session, weights
-from fer_utils.training.resolved import Resolved
-from fer_utils.training.state import TrainingState, differences
+from fer_utils.errors import ConfigError
+from fer_utils.training import run
+from fer_utils.training.resume import TrainingState, differences, flatten, moved, unflatten
+from fer_utils.training.run import Resolved
 
 
 def train(parent, key, epochs, until=None):
-    """Keep the states of a training of one weight, as `fitting.fit` does; return its folder and its first epoch."""
+    """Keep the states of a training of one weight, as `ExactResume` does; return its folder and its first epoch."""
     keras.utils.clear_session()
     network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     network.compile("adam", "mse")
@@ -122,74 +121,10 @@ def test_what_was_resolved_binds_from_the_first_finished_epoch_on(tmp_path):
     assert begun(tmp_path).get("threads") == 2
 
 
-def test_threads_stay_what_they_were_unless_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "available_cores", lambda: 8)
-    assert session.choose_threads(0, Resolved(tmp_path)) == 8
-    monkeypatch.setattr(session, "available_cores", lambda: 4)
-    assert session.choose_threads(0, begun(tmp_path)) == 8
-    assert session.choose_threads(3, begun(tmp_path)) == 3
-
-
 def test_a_move_is_said():
     before = {"kind": "CPU", "name": "one", "threads": 2, "seconds": 3.0}
-    assert fitting.moved(before, before) == ""
-    assert "threads 2 -> 1" in fitting.moved(before, before | {"threads": 1})
-
-
-def test_weights_that_come_later_change_nothing(tmp_path):
-    _, first = weights.backbone(tiny, "imagenet", resolved=Resolved(tmp_path), input_shape=(8, 8, 3))
-    assert first["used"] == "none" and "URL fetch failure" in first["reason"]
-
-    def with_network(include_top, weights, input_shape):
-        return tiny(include_top, None, input_shape)
-
-    with_network.__name__ = "tiny"
-    _, record = weights.backbone(with_network, "imagenet", resolved=begun(tmp_path), input_shape=(8, 8, 3))
-    assert record == first
-    # In a folder where nothing has begun they are taken.
-    _, record = weights.backbone(with_network, "imagenet", resolved=Resolved(tmp_path / "new"), input_shape=(8, 8, 3))
-    assert record["used"] == "imagenet"
-
-
-def names(head):
-    """Names of the layers of a base, and of a layer made after it."""
-    base, _ = head
-    return [layer.name for layer in base.layers], keras.layers.Dense(1).name
-
-
-def test_layers_are_named_the_same_whether_weights_come_or_not(tmp_path):
-    """A state is kept under the names; MobileNet-V3's were others when it went on after the weights had not come."""
-
-    def unnamed(include_top, weights, input_shape):
-        network = keras.Sequential([keras.Input(input_shape), keras.layers.Dense(2), keras.layers.Dense(2)])
-        if weights == "imagenet" and not online:
-            raise Exception("URL fetch failure")
-        return network
-
-    def made(resolved):
-        keras.utils.clear_session()
-        return names(weights.backbone(unnamed, "imagenet", resolved=resolved, input_shape=(3,)))
-
-    online = False
-    without = made(Resolved(tmp_path))
-    assert made(begun(tmp_path)) == without
-    (tmp_path / "new").mkdir()
-    online = True
-    assert made(Resolved(tmp_path / "new")) == without
-    online = False
-    assert made(begun(tmp_path / "new")) == without
-
-
-def test_weights_that_are_gone_do_not_stop_a_training_that_goes_on(tmp_path):
-    path = tmp_path / "mine.weights.h5"
-    weights.backbone(tiny, "none", input_shape=(8, 8, 3))[0].save_weights(path)
-    _, first = weights.backbone(tiny, str(path), resolved=Resolved(tmp_path), input_shape=(8, 8, 3))
-    path.unlink()
-    network, record = weights.backbone(tiny, str(path), resolved=begun(tmp_path), input_shape=(8, 8, 3))
-    assert {name: record[name] for name in first} == first and np.isfinite(network.get_weights()[0]).all()
-    # One that begins cannot do without them.
-    with pytest.raises(TrainingError, match="mine.weights.h5.*cannot be had now"):
-        fitting.check_weights(record)
+    assert moved(before, before) == ""
+    assert "threads 2 -> 1" in moved(before, before | {"threads": 1})
 
 
 def test_data_left_open_stay_what_they_were(tmp_path, monkeypatch):
@@ -200,14 +135,21 @@ def test_data_left_open_stay_what_they_were(tmp_path, monkeypatch):
         sha = "real" if source == "auto" else "drawn"
         return SimpleNamespace(path=None, fingerprint={"sha256": sha, "description": f"{sha} faces."})
 
-    monkeypatch.setattr(session.datasets, "load", lambda source, allow_fallback: load("synthetic", allow_fallback))
+    monkeypatch.setattr(run.datasets, "load", lambda source, allow_fallback: load("synthetic", allow_fallback))
     parameters = {"data": "auto", "profile": "alone"}
-    session.load_data(parameters, Resolved(tmp_path))
-    monkeypatch.setattr(session.datasets, "load", load)
-    session.load_data(parameters, begun(tmp_path))
+    run.load_data(parameters, Resolved(tmp_path))
+    monkeypatch.setattr(run.datasets, "load", load)
+    run.load_data(parameters, begun(tmp_path))
     assert asked[-1] == "synthetic"
     # What was there is gone, and something else is found.
     resolved = begun(tmp_path)
     resolved.keep("data auto", resolved.get("data auto") | {"path": str(tmp_path / "gone.zip")})
     with pytest.raises(ConfigError, match="began with drawn faces. This is something else: real faces."):
-        session.load_data(parameters, resolved)
+        run.load_data(parameters, resolved)
+
+
+def test_state_trees_flatten_and_unflatten():
+    tree = {"a": {"b": {"kernel/0": 1}, "c": 2}}
+    flat = flatten(tree)
+    assert set(flat) == {"a//b//kernel/0", "a//c"}
+    assert unflatten({name: int(value) for name, value in flat.items()}) == tree

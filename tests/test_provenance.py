@@ -1,0 +1,94 @@
+"""Which code made a number; and files that are whole or not there."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from fer_utils import files, provenance
+
+
+def notebook(*cells):
+    made = [{"cell_type": "code", "metadata": {"tags": tags}, "source": [text], "outputs": []} for text, tags in cells]
+    return json.dumps({"cells": made})
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('"""Other."""\n# why\n\n\ndef f(x):\n    """Plus."""\n\n    return x + 1  # one\n', True),
+        ('def f(x):\n    print("about", x)\n    return x + 1\n', True),
+        ('def f(x):\n    if x < 0:\n        raise ValueError("no")\n    return x + 1\n', False),
+        ("def f(x):\n    return x + 2\n", False),
+        ('def f(x):\n    log("a")\n    return x + 1\n', False),
+    ],
+)
+def test_the_hash_of_code_ignores_what_only_speaks_to_a_reader(tmp_path, text, same):
+    def hashed(text):
+        (tmp_path / "room").mkdir(exist_ok=True)
+        (tmp_path / "room" / "m.py").write_text(text)
+        return provenance.code_hash(parts=["room"], package=tmp_path)
+
+    plain = hashed('"""Doc."""\n\n\ndef f(x):\n    """Add."""\n    print("x")\n    return x + 1\n')
+    assert (hashed(text) == plain) == same
+
+
+def test_the_words_of_an_error_do_not_count_but_its_kind_does():
+    meaning = provenance.meaning
+    assert meaning('raise ValueError("a", 1)') == meaning('raise ValueError(f"b {x}")')
+    assert meaning('raise ValueError("a")') != meaning('raise KeyError("a")')
+
+
+def test_tables_and_new_files_count(tmp_path):
+    (tmp_path / "room").mkdir()
+    empty = provenance.code_hash(parts=["room"], package=tmp_path)
+    (tmp_path / "room" / "table.yaml").write_text("a: 1\n")
+    first = provenance.code_hash(parts=["room"], package=tmp_path)
+    (tmp_path / "room" / "table.yaml").write_text("a: 2\n")
+    assert len({empty, first, provenance.code_hash(parts=["room"], package=tmp_path)}) == 3
+
+
+def test_figures_outputs_and_prose_of_a_notebook_do_not_count(tmp_path):
+    path = tmp_path / "n.ipynb"
+
+    def hashed(text):
+        path.write_text(text)
+        return provenance.code_hash(path, parts=[])
+
+    plain = hashed(notebook(("x = 1", []), ("plot(x)", ["figure"])))
+    assert hashed(notebook(("%matplotlib inline\nx = 1  # one", []), ("plot(x, 2)", ["figure"]))) == plain
+    assert hashed(notebook(("x = 2", []), ("plot(x)", ["figure"]))) != plain
+
+
+def test_saved_outputs_do_not_make_the_checkout_dirty(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "project_root", lambda: tmp_path)
+
+    def run(*command):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True, capture_output=True)
+
+    book = tmp_path / "n b.ipynb"
+    book.write_text(notebook(("x = 1", [])))
+    run("init")
+    run("add", ".")
+    run("-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-m", "first")
+    assert provenance.git()["dirty"] is False and len(provenance.git()["commit"]) == 40
+    book.write_text(notebook(("x = 1", [])).replace('"outputs": []', '"outputs": [1]'))
+    assert provenance.git()["dirty"] is False
+    book.write_text(notebook(("x = 2", [])))
+    assert provenance.git()["dirty"] is True
+    book.write_text("half of {")
+    assert provenance.git()["dirty"] is True
+    run("checkout", "--", ".")
+    (tmp_path / "new.py").write_text("")
+    assert provenance.git()["dirty"] is True
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"n": 1})
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == '{\n "n": 1\n}\n'
+    assert os.listdir(tmp_path) == ["a.json"]
