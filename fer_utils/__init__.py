@@ -1,7 +1,7 @@
 """Helpers shared by the notebooks that reproduce a comparison of four CNNs on FER2013.
 
-The package has six rooms, and imports go one way. What is common to all lies here: names, errors, files, words, metrics,
-and which code made a number.
+The package has six rooms, and imports go one way. What is common to all lies here: names, errors, files, words,
+metrics, and which code made a number.
 
 - ``data``: find FER2013, read it, say which copy it is, split it.
 - ``training``: what a model's notebook calls; everything that needs TensorFlow.
