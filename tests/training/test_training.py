@@ -1,6 +1,7 @@
 """Training: it can be stopped at any moment, and what it leaves on disk is what it was."""
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -122,6 +123,13 @@ def train(out, killed_in="never", **changes):
         finally:
             keras.config.set_dtype_policy("float32")
     return printed.getvalue()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def faces_drawn_once():
+    """Drawing the synthetic faces takes longer than these trainings."""
+    with mock.patch.object(run.datasets, "load", functools.cache(run.datasets.load)):
+        yield
 
 
 @pytest.fixture(scope="module")
