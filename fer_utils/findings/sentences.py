@@ -20,14 +20,15 @@ def about_accuracy(table, references=None):
     """
     sentences = []
     for part, rows in table.groupby("part", sort=False):
-        best, worst = rows.loc[rows["value"].idxmax()], rows.loc[rows["value"].idxmin()]
-        first = f"{best['label']} {interval(best['value'], best['low'], best['high'])}"
+        ends = [rows.loc[rows["value"].idxmax()], rows.loc[rows["value"].idxmin()]]
+        best, worst = (f"{row['label']} {interval(row['value'], row['low'], row['high'])}" for row in ends)
         where = f"On {PART_NAMES[part]}"
-        if best["value"] == worst["value"]:
-            sentences.append(f"{where} the accuracy is: {first}" + (", of all models." if len(rows) > 1 else "."))
+        if len(rows) == 1:
+            sentences.append(f"{where} the accuracy of {best}.".replace(best, best.replace(" ", " is ", 1), 1))
+        elif ends[0]["value"] == ends[1]["value"]:
+            sentences.append(f"{where} all models have the same accuracy: {best}.")
         else:
-            last = f"{worst['label']} {interval(worst['value'], worst['low'], worst['high'])}"
-            sentences.append(f"{where} the highest accuracy is {first}, the lowest {last}.")
+            sentences.append(f"{where} the highest accuracy is {best}, the lowest {worst}.")
     for model, value in (references or {}).items():
         ours = table[table["model"] == model]
         if len(ours):
@@ -37,12 +38,12 @@ def about_accuracy(table, references=None):
 
 
 def about_curves(data, metric, name):
-    """Say where each model's curves end: training, validation, and all test images where they are others.
+    """Say where each model's curves end: training, validation, and all test images where these are others.
 
     Parameters
     ----------
     data : DataFrame
-        As from `plots.curves`; the first seed of a model speaks for it.
+        As from `plots.curves`; the first seed of each model is described.
     metric : str
         A value of its ``metric``.
     name : str
@@ -74,7 +75,7 @@ def about_confusion(data, per_class):
     data : DataFrame
         As from `plots.confusion_matrices`.
     per_class : int
-        Images a class that the balanced sample asked for.
+        Images per class that the balanced sample asked for.
     """
     sentences = []
     supports = {}
@@ -83,13 +84,12 @@ def about_confusion(data, per_class):
         rows = rows.dropna(subset="percent")
         right = rows[rows["true"] == rows["predicted"]].set_index("true")["percent"].sort_values(ascending=False)
         wrong = rows[rows["true"] != rows["predicted"]]
-        worst = wrong.loc[wrong["percent"].idxmax()]
         ranks = ", ".join(f"{name} {value:.0f}%" for name, value in right.items())
         name = "On the balanced sample" if sample == "balanced" else "On all images"
-        sentences.append(
-            f"{name}, correct: {ranks} (mean of the classes {right.mean():.1f}%); most often confused: "
-            f"{worst['true']} taken for {worst['predicted']}, {worst['percent']:.0f}%."
-        )
+        most = wrong["percent"].max()
+        confused = [f"{row.true} taken for {row.predicted}" for row in wrong[wrong["percent"] == most].itertuples()]
+        confusion = f"most often confused: {listed(confused[:3])}, {most:.0f}%" if most > 0 else "no class is confused"
+        sentences.append(f"{name}, correct: {ranks} (mean of the classes {right.mean():.1f}%); {confusion}.")
     fewer = supports["balanced"][supports["balanced"] < per_class]
     if len(fewer):
         counts = listed(f"{name} ({n})" for name, n in fewer.items())
@@ -102,25 +102,55 @@ def about_confusion(data, per_class):
     return " ".join(sentences)
 
 
+def about_classes(table):
+    """Say which classes are recognised least and most often, averaged over the models.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from `statistics.headline` with `statistics.class_intervals`.
+    """
+    recall = table[table["metric"] == "recall"].dropna(subset="value").groupby("class", sort=False)["value"].mean()
+    if recall.min() == recall.max():
+        return f"Averaged over the models, every class is recognised equally often ({recall.max():.1%} of its images)."
+    least, most = (listed(recall.index[recall == value]) for value in (recall.min(), recall.max()))
+    return (
+        f"Averaged over the models, the share of images recognised is lowest for {least} ({recall.min():.1%}) and "
+        f"highest for {most} ({recall.max():.1%})."
+    )
+
+
 def about_calibration(data):
-    """Say how far each model's confidence lies from its accuracy, and on which side."""
+    """Say how far each model's confidence is from its accuracy, and on which side."""
     parts = []
     for label, rows in data.groupby("label", sort=False):
         filled = rows.dropna(subset="accuracy")
         gap = ((filled["confidence"] - filled["accuracy"]) * filled["n"]).sum() / filled["n"].sum()
-        side = "more" if gap > 0 else "less"
-        parts.append(f"{label} {rows['ece'].iloc[0]:.3f} (on average {side} confident than right)")
+        side = "overconfident" if gap > 0 else "underconfident"
+        parts.append(f"{label} {rows['ece'].iloc[0]:.3f} (on average {side})")
     return f"Expected calibration error: {'; '.join(parts)}."
 
 
 def about_pairs(pairs):
-    """Say how many pairs of models the test tells apart after Holm's correction."""
-    close = pairs[pairs["p_holm"] >= 0.05]
-    told = len(pairs) - len(close)
-    text = (
-        f"{told or 'None'} of {len(pairs)} pair{'s' if len(pairs) > 1 else ''} of models can be told apart at the 5% "
+    """Say which pairs of models the test tells apart after Holm's correction.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        As from `comparisons.compare`, one row or more.
+    """
+    different = pairs["p_holm"] < 0.05
+    sentences = []
+    for verb, rows in (("tells apart", pairs[different]), ("does not tell apart", pairs[~different])):
+        if len(rows):
+            sentences.append(
+                f"At the 5% level, after Holm's correction, the test {verb}: "
+                + "; ".join(f"{row.a} and {row.b}" for row in rows.itertuples())
+                + "."
+            )
+    most = pairs["detectable"].max()
+    sentences.append(
+        f"With {pairs['n'].iloc[0]:,} images it finds a difference of {100 * most:.1f} percentage points or more with "
+        "a power of 80%."
     )
-    text += "level after Holm's correction."
-    if len(close):
-        text += " Not told apart: " + "; ".join(f"{row.a} and {row.b}" for row in close.itertuples()) + "."
-    return text
+    return " ".join(sentences)
