@@ -430,3 +430,9 @@ def tolerance_html():
         for name, entry in load_tolerances().items()
     )
     return f"<p><b>Tolerances of the rules, and why</b></p><dl>{items}</dl>"
+
+
+def stated(claim):
+    """Return what the thesis states in a claim, by name, from the parameters of its rules."""
+    row = next(row for row in read_file(FILE)["claims"] if row["id"] == claim)
+    return {key: value for entry in reversed(row["rules"]) for key, value in entry.items() if key != "rule"}

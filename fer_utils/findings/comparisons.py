@@ -70,25 +70,17 @@ def aligned(results, part="test"):
     return first.index, y_true, [table[list(PROBABILITY_COLUMNS)].to_numpy() for table in tables]
 
 
-def same_images(results, part="test"):
-    """Whether all trainings predicted the same images, so that they can be compared image by image."""
-    ids = [set(result.predictions.loc[result.mask(part), "id"]) for result in results]
-    return all(other == ids[0] for other in ids[1:])
+def comparable(results, part="test"):
+    """Return those trainings that can be ranked with the first: under its protocol, scored on the same images."""
+
+    def key(result):
+        return result.record["protocol"], frozenset(result.predictions.loc[result.mask(part), "id"])
+
+    return [result for result in results if key(result) == key(results[0])]
 
 
 def ensemble(results, part="test"):
-    """Average the probabilities of several trainings (soft voting).
-
-    Returns
-    -------
-    y_true : ndarray of int, shape (n,)
-    y_proba : ndarray of float, shape (n, 7)
-
-    Raises
-    ------
-    ResultsError
-        As `aligned`.
-    """
+    """Average the probabilities of several trainings (soft voting); labels (n,) and probabilities (n, 7)."""
     _, y_true, y_proba = aligned(results, part)
     return y_true, np.mean(y_proba, axis=0)
 

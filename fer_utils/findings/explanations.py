@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from fer_utils import metrics
-from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, USAGES
-from fer_utils.data import audit
+from fer_utils.constants import CLASSES, USAGES
 from fer_utils.errors import ResultsError
-from fer_utils.findings import comparisons, statistics
+from fer_utils.findings import comparisons
 from fer_utils.findings.results import command
 from fer_utils.words import listed, plural, scored_each_epoch
 
@@ -29,17 +28,7 @@ BOTH_PROTOCOLS = ("resnet50", "resnet50_thesis_protocol")
 
 @dataclass(frozen=True)
 class Part:
-    """One explanation.
-
-    Attributes
-    ----------
-    text : str
-        What came out, or what is missing, in computed sentences.
-    table : DataFrame or None
-        The numbers behind it, tidy.
-    command : str or None
-        The command, or commands line by line, that make what is missing.
-    """
+    """One explanation: computed sentences, the tidy table behind them, and the commands that make what is missing."""
 
     text: str
     table: pd.DataFrame | None = None
@@ -57,7 +46,6 @@ def threshold_curve(y_true, y_proba, thresholds=None):
     y_true : ndarray of int, shape (n,)
         Labels in 0..6.
     y_proba : ndarray of float, shape (n, 7)
-        Class probabilities.
     thresholds : ndarray of float, optional
         0 to 0.99 in steps of 0.01 by default.
 
@@ -99,17 +87,14 @@ def threshold(results, part, stated, tolerance):
     ----------
     results : list of ModelResult
     part : str
-        Which images.
-    stated : float
-        The gap between precision and recall in the thesis's curves, at least.
-    tolerance : float
-        How much smaller a gap still counts as that one.
+    stated, tolerance : float
+        The gap between precision and recall in the thesis's curves, at least, and how much less still counts.
 
     Returns
     -------
     Part
-        The table has one row per training: both kinds of precision and recall, and ``undecided``, the share of
-        images with no class above 0.5.
+        One row per training: both kinds of precision and recall, and ``undecided``, the share of images with no class
+        above 0.5.
     """
     names = ("precision", "recall", "accuracy", "macro_precision", "macro_recall")
     rows = []
@@ -121,7 +106,7 @@ def threshold(results, part, stated, tolerance):
     table = pd.DataFrame(rows)
     gap = table["precision"] - table["recall"]
     widest = table.loc[gap.abs().idxmax()]
-    where = f"For {widest['label']}" + (", where the two differ most" if len(table) > 1 else "")
+    where = f"For {widest['label']}" + (", where the two differ most" if gap.nunique() > 1 else "")
     text = (
         f"{where}, precision is {widest['precision']:.3f} and recall {widest['recall']:.3f} when a class counts as "
         "predicted above a probability of 0.5. When the most probable class counts, both are the accuracy, "
@@ -147,7 +132,7 @@ def threshold(results, part, stated, tolerance):
 
 
 def dataset_counts(counts, stated, stated_total):
-    """Compare the copy's counts with Table 3.1 and the stated total (claims D01 to D03, D11).
+    """Compare the copy's counts with Table 3.1 and the total in the thesis's text (claims D01 to D03, D11).
 
     Parameters
     ----------
@@ -156,13 +141,11 @@ def dataset_counts(counts, stated, stated_total):
     stated : dict of str to int
         Table 3.1, in its own order.
     stated_total : int
-        The total in the thesis's text.
 
     Returns
     -------
     Part
-        The table has one row per class: ``class``, the three usages, ``here``, ``thesis`` and ``difference`` (here
-        less thesis).
+        One row per class: the three usages, ``here``, ``thesis`` and ``difference`` (here less thesis).
     """
     table = pd.DataFrame({usage: counts.get(usage, {}) for usage in USAGES}, index=list(CLASSES))
     table = table.fillna(0).astype(int).rename_axis("class").reset_index()
@@ -198,142 +181,20 @@ def dataset_counts(counts, stated, stated_total):
     return Part(text, table)
 
 
-# --- duplicates and labels -------------------------------------------------------------------------------------
-
-
-def flags(images, trained):
-    """Mark the test images that make a score questionable.
-
-    Parameters
-    ----------
-    images : DataFrame
-        ``dataset/images.parquet``: ``id``, ``usage``, ``label``, ``pixel_hash``, ``std``.
-    trained : collection of str
-        ``id`` of the images that were trained on.
-
-    Returns
-    -------
-    DataFrame of bool
-        Indexed by ``id``, the test split only: ``seen`` (the same pixels were trained on), ``repeated`` (they appear
-        earlier in the test split), ``conflicting`` (they have different labels in the dataset), ``constant`` (nearly
-        one grey level).
-    """
-    labels = images.groupby("pixel_hash")["label"].nunique()
-    seen = set(images.loc[images["id"].isin(trained), "pixel_hash"])
-    test = images[images["usage"] != "Training"].set_index("id")
-    return pd.DataFrame(
-        {
-            "seen": test["pixel_hash"].isin(seen),
-            "repeated": test["pixel_hash"].duplicated(),
-            "conflicting": test["pixel_hash"].map(labels) > 1,
-            "constant": audit.near_constant(test),
-        }
-    )
-
-
-#: Subsets of the test images, from the columns of `flags`.
-SUBSETS = {
-    "all": lambda marks: pd.Series(True, marks.index),
-    "without those trained on": lambda marks: ~marks["seen"],
-    "without repeats": lambda marks: ~marks["repeated"],
-    "without conflicting labels": lambda marks: ~marks["conflicting"],
-    "without nearly constant ones": lambda marks: ~marks["constant"],
-    "without any of these": lambda marks: ~marks.any(axis=1),
-    "only those trained on": lambda marks: marks["seen"],
-}
-
-
-def same_mix_accuracy(y_true, right, seen):
-    """Accuracy on the unseen images, weighted to the class mix of the seen ones; NaN if a class is lacking."""
-    table = pd.DataFrame({"class": y_true, "right": right, "seen": seen})
-    mix = table.loc[table["seen"], "class"].value_counts(normalize=True)
-    unseen = table[~table["seen"]].groupby("class")["right"].mean()
-    return float((mix * unseen.reindex(mix.index)).sum(skipna=False)) if len(mix) else np.nan
-
-
-def duplicates(run, part="test"):
-    """Score each model with and without duplicates, conflicting labels and test images that were trained on.
-
-    Parameters
-    ----------
-    run : Run
-        Needs the dataset notebook's ``images``.
-    part : {"test", "private", "public"}
-
-    Returns
-    -------
-    Part
-        The table has one row per model and subset: ``n``, ``value``, ``low``, ``high`` (accuracy), ``macro_f1`` and
-        ``change`` (accuracy less that on all images).
-    """
-    if run.images is None:
-        return Part("The dataset notebook was not run, so duplicates are not known.", command=command(run))
-    rows, same_mix = [], {}
-    for result in run.first_seeds:
-        predictions = result.predictions[result.mask(part)]
-        marks = flags(run.images, result.predictions.loc[result.mask("train"), "id"])
-        unknown = int((~predictions["id"].isin(marks.index)).sum())
-        if unknown:
-            return Part(
-                f"The dataset notebook lacks {unknown:,} of the {len(predictions):,} images that {result.label} "
-                "predicted, so it was run on other data.",
-                command=command(run),
-            )
-        y_true = predictions["label"].to_numpy(dtype=np.int64)
-        y_proba = predictions[list(PROBABILITY_COLUMNS)].to_numpy()
-        used = marks.loc[predictions["id"]]
-        same_mix[result.label] = same_mix_accuracy(y_true, y_proba.argmax(axis=1) == y_true, used["seen"].to_numpy())
-        for name, choose in SUBSETS.items():
-            kept = choose(used).to_numpy()
-            if kept.any():
-                found = statistics.counted_intervals(y_true[kept], y_proba[kept]).set_index("metric")
-                rows.append(
-                    {"model": result.model, "label": result.label, "subset": name, "n": int(kept.sum())}
-                    | found.loc["accuracy", ["value", "low", "high"]].to_dict()
-                    | {"macro_f1": float(found.at["macro_f1", "value"])}
-                )
-    table = pd.DataFrame(rows)
-    whole = table[table["subset"] == "all"].set_index("model")["value"]
-    table["change"] = table["value"] - table["model"].map(whole)
-    text = (
-        f"Of the {len(used):,} test images scored, {used['seen'].sum():,} were also trained on, "
-        f"{used['repeated'].sum():,} repeat another test image, {used['conflicting'].sum():,} have a label that the "
-        f"same picture contradicts elsewhere, and {used['constant'].sum():,} have nearly one grey level. "
-    )
-    clean = table[table["subset"] == "without any of these"]
-    if len(clean):
-        most = clean.loc[clean["change"].abs().idxmax()]
-        text += (
-            f"Without all of these, no model's accuracy changes by more than {100 * abs(most['change']):.2f} "
-            f"percentage points ({most['label']}, to {most['value']:.3f}). "
-        )
-    seen = table[table["subset"] == "only those trained on"]
-    if len(seen):
-        easiest = seen.loc[seen["change"].idxmax()]
-        text += f"On the images that were also trained on, {easiest['label']} reaches {easiest['value']:.3f}"
-        other = same_mix[easiest["label"]]
-        text += f", and on the others, at the same class mix, {other:.3f}." if other == other else "."
-    return Part(text.strip(), table)
-
-
 # --- selecting on the test split (S10) -------------------------------------------------------------------------
 
 
 def selection(run):
     """Compare what is reported when the epoch is chosen on the images that it is reported on (claim S10).
 
-    Parameters
-    ----------
-    run : Run
-        Only histories are used: every epoch is scored on PublicTest, PrivateTest and both. Trainings under the
-        thesis's protocol are left out: there PublicTest alone chose nothing, not even the learning rate.
+    Trainings under the thesis's protocol are left out: there PublicTest alone chose nothing.
 
     Returns
     -------
     Part
-        The table has one row per training under the sound protocol: the epoch that PublicTest, PrivateTest and both
-        would choose, the accuracy on PrivateTest and on both at the epoch that PublicTest chooses (``_sound``) and
-        at their own best (``_circular``), and ``optimism_``, the difference, which cannot be negative.
+        One row per training: the epoch that PublicTest, PrivateTest and both would choose, the accuracy on PrivateTest
+        and on both at the epoch that PublicTest chooses (``_sound``) and at their own best (``_circular``), and
+        ``optimism_``, the difference.
     """
     results = [result for result in run.models if result.record["protocol"] == "sound"]
     if not results:
@@ -355,6 +216,9 @@ def selection(run):
         text = "Every training of this run has one epoch, so there is none to select."
         return Part(text, table, command(run, epochs=10))
     most = table.loc[table["optimism_private"].idxmax()]
+    if table[["optimism_private", "optimism_both"]].to_numpy().max() == 0:
+        text = "In every training of this run, the epoch that PublicTest chooses is also the best on the other test images."
+        return Part(f"{text} {scored_each_epoch(results)}".strip(), table)
     text = (
         "Choosing the epoch on PrivateTest itself instead of on PublicTest adds "
         f"{100 * table['optimism_private'].mean():.2f} percentage points to the accuracy on PrivateTest on average "
@@ -379,9 +243,8 @@ def protocols(run):
     Returns
     -------
     Part
-        The table has one row per model and seed that was trained under both: accuracy on PrivateTest and on all test
-        images under each, and ``difference``, what the thesis's protocol reports (all test images) less what the
-        sound one reports (PrivateTest).
+        One row per model and seed trained under both: the accuracies, and ``difference``, what the thesis's protocol
+        reports (all test images) less what the sound one reports (PrivateTest).
     """
     trained = {}
     for result in run.models:
@@ -439,7 +302,7 @@ def pairs(run, wanted, part="test", pretrained=False):
     Returns
     -------
     Part
-        The table has one row per pair, as from `comparisons.compare`, with accuracy and macro F1 of both.
+        One row per pair, as from `comparisons.compare`, with accuracy and macro F1 of both.
     """
     first = {result.model: result for result in run.first_seeds}
     tables, sentences, missing, commands = [], [], [], []
@@ -450,9 +313,10 @@ def pairs(run, wanted, part="test", pretrained=False):
             reason = f": {weights['reason']}" if weights.get("reason") else ""
             sentences.append(
                 f"{sides[0].label} did not start from ImageNet weights in this run (requested: "
-                f"{weights['requested']}, used: {weights['used']}{reason}), so it shows nothing about pretraining."
+                f"{weights['requested']}, used: {weights['used']}{reason}), so it shows nothing about pretraining. "
+                f"To train it again, with access to Keras's weights, delete {names[0]} in the run folder first."
             )
-            commands.append(command(run, [names[1]], weights="imagenet"))
+            commands.append(command(run, [names[1]], weights=None))
         elif not all(sides):
             missing += [name for name in names if name not in first]
         else:

@@ -340,7 +340,7 @@ def command(run, models=(), *, seeds=(), profile=None, data=None, **parameters):
     profile, data : str, optional
         Another profile, other data. A run folder holds one of each, so ``--out`` and ``--set`` are then left out.
     **parameters
-        Notebook parameters to set.
+        Notebook parameters to set; None takes a setting of the run back.
 
     Returns
     -------
@@ -363,6 +363,7 @@ def command(run, models=(), *, seeds=(), profile=None, data=None, **parameters):
     seeds = sorted(set(seeds or (training.seed for training in run.trainings)))
     kept["models"] = ",".join(dict.fromkeys([*(training.model for training in run.trainings), *models]))
     kept["seeds"] = None if seeds == [0] else ",".join(map(str, seeds))  # 0 is the default
+    settings = {name: value for name, value in (settings | parameters).items() if value is not None}
     words = [word for name, value in kept.items() if value for word in (f"--{name}", value)]
-    words += [word for name, value in (settings | parameters).items() for word in ("--set", f"{name}={value}")]
+    words += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     return shlex.join(["./run_all.sh", *words])

@@ -9,26 +9,22 @@ from fer_utils.words import interval, listed
 
 
 def about_accuracy(table, references=None):
-    """Say which model has the highest and the lowest accuracy, for each part of the data.
+    """Say which model of an accuracy table (`plots.accuracy_bars`) is highest and lowest, for each part of the data.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As for `plots.accuracy_bars`.
-    references : dict of str to float, optional
-        What the thesis states, by model.
+    `references` maps a model to what the thesis states.
     """
     sentences = []
     for part, rows in table.groupby("part", sort=False):
-        ends = [rows.loc[rows["value"].idxmax()], rows.loc[rows["value"].idxmin()]]
-        best, worst = (f"{row['label']} {interval(row['value'], row['low'], row['high'])}" for row in ends)
-        where = f"On {PART_NAMES[part]}"
+        where, ends = f"On {PART_NAMES[part]}", []
+        for value in (rows["value"].max(), rows["value"].min()):
+            tied = rows[rows["value"] == value]
+            ends.append(f"{listed(tied['label'])} {interval(*tied.iloc[0][['value', 'low', 'high']])}")
         if len(rows) == 1:
-            sentences.append(f"{where} the accuracy of {best}.".replace(best, best.replace(" ", " is ", 1), 1))
-        elif ends[0]["value"] == ends[1]["value"]:
-            sentences.append(f"{where} all models have the same accuracy: {best}.")
+            sentences.append(f"{where} the accuracy is: {ends[0]}.")
+        elif ends[0] == ends[1]:
+            sentences.append(f"{where} all models have the same accuracy, {rows['value'].iloc[0]:.3f}.")
         else:
-            sentences.append(f"{where} the highest accuracy is {best}, the lowest {worst}.")
+            sentences.append(f"{where} the highest accuracy is {ends[0]}, the lowest {ends[1]}.")
     for model, value in (references or {}).items():
         ours = table[table["model"] == model]
         if len(ours):
@@ -38,17 +34,7 @@ def about_accuracy(table, references=None):
 
 
 def about_curves(data, metric, name):
-    """Say where each model's curves end: training, validation, and all test images where these are others.
-
-    Parameters
-    ----------
-    data : DataFrame
-        As from `plots.curves`; the first seed of each model is described.
-    metric : str
-        A value of its ``metric``.
-    name : str
-        What the sentence calls it.
-    """
+    """Say where each model's curves end (first seed): training, validation, and all test images where these differ."""
     ends = []
     for label, rows in data[data["metric"] == metric].groupby("label", sort=False):
         rows = rows[(rows["seed"] == rows["seed"].min()) & (rows["epoch"] == rows["epoch"].max())]
@@ -68,15 +54,7 @@ def about_roc(data):
 
 
 def about_confusion(data, per_class):
-    """Say which classes are classified best and worst, which are confused most, and what the sample holds.
-
-    Parameters
-    ----------
-    data : DataFrame
-        As from `plots.confusion_matrices`.
-    per_class : int
-        Images per class that the balanced sample asked for.
-    """
+    """Say which classes are classified best and worst, which are confused most, and what the balanced sample holds."""
     sentences = []
     supports = {}
     for sample, rows in data.groupby("sample", sort=False):
@@ -103,13 +81,7 @@ def about_confusion(data, per_class):
 
 
 def about_classes(table):
-    """Say which classes are recognised least and most often, averaged over the models.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As from `statistics.headline` with `statistics.class_intervals`.
-    """
+    """Say which classes are recognised least and most often, averaged over the models of a table of class scores."""
     recall = table[table["metric"] == "recall"].dropna(subset="value").groupby("class", sort=False)["value"].mean()
     if recall.min() == recall.max():
         return f"Averaged over the models, every class is recognised equally often ({recall.max():.1%} of its images)."
@@ -132,13 +104,7 @@ def about_calibration(data):
 
 
 def about_pairs(pairs):
-    """Say which pairs of models the test tells apart after Holm's correction.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        As from `comparisons.compare`, one row or more.
-    """
+    """Say which pairs of models (from `comparisons.compare`) the test tells apart after Holm's correction."""
     different = pairs["p_holm"] < 0.05
     sentences = []
     for verb, rows in (("tells apart", pairs[different]), ("does not tell apart", pairs[~different])):
