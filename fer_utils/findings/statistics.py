@@ -275,7 +275,7 @@ def reliability(y_true, y_proba, bins=15):
     y_proba = np.asarray(y_proba, dtype=np.float64)
     edges = np.linspace(0, 1, bins + 1)
     table = pd.DataFrame({"confidence": y_proba.max(axis=1), "accuracy": y_proba.argmax(axis=1) == y_true})
-    place = pd.cut(table["confidence"], edges, labels=False, include_lowest=True)
+    place = pd.cut(table["confidence"].clip(0, 1), edges, labels=False, include_lowest=True)
     found = table.astype(float).groupby(place).mean().reindex(range(bins))
     n = np.bincount(place, minlength=bins)
     return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": n, **found})
