@@ -433,6 +433,10 @@ def tolerance_html():
 
 
 def stated(claim):
-    """Return what the thesis states in a claim, by name, from the parameters of its rules."""
+    """Return the numbers that the thesis gives in a claim."""
     row = next(row for row in read_file(FILE)["claims"] if row["id"] == claim)
-    return {key: value for entry in reversed(row["rules"]) for key, value in entry.items() if key != "rule"}
+    first = row["rules"][0]
+    names = {"S01": "parameters", "F01": "accuracy", "F29": "percent", "D01": "total", "D02": "counts"}
+    if claim == "F25":
+        return {"precision": [first["low"], first["high"]], "recall": row["rules"][1]["value"]}
+    return {names.get(claim, "value") if key == "value" else key: value for key, value in first.items()}
