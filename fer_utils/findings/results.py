@@ -153,12 +153,6 @@ class ModelResult(Training):
         """``architecture.json``, the network's layers; empty if there is none."""
         return read_object(self.folder / "architecture.json")[0]
 
-    @cached_property
-    def summary(self):
-        """Keras's summary of the network; empty if there is none."""
-        path = self.folder / "summary.txt"
-        return path.read_text(encoding="utf-8") if path.exists() else ""
-
     def select(self, part):
         """Labels and probabilities of one part of the data.
 

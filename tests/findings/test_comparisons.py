@@ -1,14 +1,13 @@
-"""Comparisons of trainings against SciPy, second implementations and simulated draws."""
+"""Comparisons of trainings against SciPy, by hand and by simulated draws."""
 
 import numpy as np
 import pytest
-from planted import changed, plant_model, plant_run, planted_predictions
+from planted import changed, plant_run
 from scipy import stats
-from sklearn.metrics import f1_score, roc_auc_score
 
 from fer_utils.constants import PROBABILITY_COLUMNS
 from fer_utils.errors import ResultsError
-from fer_utils.findings import comparisons, statistics
+from fer_utils.findings import comparisons
 from fer_utils.findings.results import read_run
 
 
@@ -72,71 +71,6 @@ def test_ensemble_is_the_mean_probability(run):
     first = [model.select("private") for model in run.models]
     assert (y_true == first[0][0]).all()
     assert y_proba[5] == pytest.approx((first[0][1][5] + first[1][1][5] + first[2][1][5]) / 3)
-
-
-def test_resampling_one_seed_is_the_bootstrap_over_images(run):
-    result = run.models[0]
-    ((value, draws),) = comparisons.resample([[result]], n_resamples=4000)
-    expected = statistics.intervals(*result.select("test"), n_resamples=4000).set_index("metric")
-    for metric in statistics.COUNTED:
-        assert value[metric] == pytest.approx(expected.at[metric, "value"])
-        found = statistics.percentile_interval(draws[metric])
-        assert list(found) == pytest.approx(list(expected.loc[metric, ["low", "high"]]), abs=0.01)
-    assert draws["class_recall"].shape == (4000, 7)
-
-
-def test_difference_over_seeds_and_images_is_that_of_drawing_both(tmp_path):
-    """Against a second implementation that draws seeds and images by index and scores with scikit-learn."""
-    for seed, skill in enumerate((1.2, 1.4, 1.6, 1.8)):
-        plant_model(tmp_path, "resnet50", seed, planted_predictions(400, skill, 0))
-    plant_model(tmp_path, "vgg16", 0, planted_predictions(400, 1.0, 0))
-    run = read_run(tmp_path)
-    a, b = run.by_name("resnet50"), run.by_name("vgg16")
-    value, low, high = comparisons.difference(a, b, "macro_f1", n_resamples=3000)
-    predicted = [result.select("test")[1].argmax(axis=1) for result in (*a, *b)]
-    y_true = a[0].select("test")[0]
-
-    def scored(k, rows):
-        return f1_score(y_true[rows], predicted[k][rows], labels=range(7), average="macro", zero_division=0)
-
-    rng, draws, every = np.random.default_rng(9), [], np.arange(len(y_true))
-    for _ in range(150):
-        rows = rng.integers(0, len(y_true), len(y_true))
-        draws.append(np.mean([scored(k, rows) for k in rng.integers(0, 4, 4)]) - scored(4, rows))
-    assert value == pytest.approx(np.mean([scored(k, every) for k in range(4)]) - scored(4, every))
-    assert (low, high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.04)
-    with pytest.raises(ValueError, match="expected one of accuracy"):
-        comparisons.difference(a, b, "mood")
-
-
-def test_paired_auc_difference_agrees_with_sklearn_and_a_paired_bootstrap():
-    rng = np.random.default_rng(3)
-    belongs = np.arange(600) % 3 == 0
-    common = rng.normal(size=600) + belongs
-    one, two = common + rng.normal(size=600) * 0.5, common + rng.normal(size=600)
-    value, low, high, p = comparisons.auc_difference(belongs, one, two)
-    assert value == pytest.approx(roc_auc_score(belongs, one) - roc_auc_score(belongs, two))
-    rows = [rng.integers(0, 600, 600) for _ in range(200)]
-    draws = [roc_auc_score(belongs[i], one[i]) - roc_auc_score(belongs[i], two[i]) for i in rows]
-    assert [low, high] == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.015)
-    assert (p < 0.05) == (low > 0 or high < 0)
-    assert comparisons.auc_difference(belongs, one, one) == (0, 0, 0, 1)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [
-        (0.66, 0.68, True),
-        (0.65, 0.69, True),
-        (0.60, 0.64, False),
-        (0.70, 0.75, False),
-        (0.64, 0.66, None),
-        (0.6, 0.8, None),
-        (np.nan, np.nan, None),
-    ],
-)
-def test_decision_by_two_one_sided_tests(low, high, verdict):
-    assert comparisons.decide(low, high, 0.67, 0.02) is verdict
 
 
 def test_the_detectable_difference_is_found_with_the_power():
