@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
+from fer_utils.constants import PROBABILITY_COLUMNS
 from fer_utils.errors import ResultsError
 from fer_utils.findings.statistics import normal_interval
 

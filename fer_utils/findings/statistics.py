@@ -82,20 +82,19 @@ def placements(scores, others):
     return below / (2 * len(others))
 
 
-def normal_interval(value, variance, level=LEVEL, bounds=(0.0, 1.0)):
-    """Return the normal interval about a value, kept within bounds."""
-    reach = stats.norm.ppf((1 + level) / 2) * np.sqrt(variance)
+def normal_interval(value, variance, bounds=(0.0, 1.0)):
+    """Return the normal 95% interval about a value, kept within bounds."""
+    reach = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(variance)
     return float(max(bounds[0], value - reach)), float(min(bounds[1], value + reach))
 
 
-def auc_interval(positive, negative, level=LEVEL):
+def auc_interval(positive, negative):
     """Area under a ROC curve with the interval of DeLong, DeLong and Clarke-Pearson (1988).
 
     Parameters
     ----------
     positive, negative : ndarray of float
         Scores of the images that belong to the class, and of those that do not.
-    level : float
 
     Returns
     -------
@@ -109,10 +108,10 @@ def auc_interval(positive, negative, level=LEVEL):
     if len(positive) < 2 or len(negative) < 2:
         return value, np.nan, np.nan
     variance = of_positive.var(ddof=1) / len(positive) + of_negative.var(ddof=1) / len(negative)
-    return value, *normal_interval(value, variance, level)
+    return value, *normal_interval(value, variance)
 
 
-def pooled_auc_interval(y_true, y_proba, level=LEVEL):
+def pooled_auc_interval(y_true, y_proba):
     """Micro one-vs-rest AUC (all classes pooled) with its interval; value, low, high.
 
     An image gives seven of the pooled scores, which are not independent; the variance is that of Obuchowski
@@ -128,20 +127,20 @@ def pooled_auc_interval(y_true, y_proba, level=LEVEL):
     if n < 2:
         return value, np.nan, np.nan
     influence = of_positive + of_negative - 2 * value
-    return value, *normal_interval(value, (influence**2).sum() / (n * (n - 1)), level)
+    return value, *normal_interval(value, (influence**2).sum() / (n * (n - 1)))
 
 
-def counted_intervals(y_true, y_proba, n_resamples=RESAMPLES, level=LEVEL, seed=0):
+def counted_intervals(y_true, y_proba, n_resamples=RESAMPLES):
     """Percentile bootstrap intervals of the metrics of `COUNTED`; arguments and result as in `intervals`."""
     counts = outcome_counts(y_true, y_proba)
     value = counted_metrics(counts)
-    draws = counted_metrics(resampled_counts(counts, n_resamples, seed))
-    rows = [(name, float(value[name]), *map(float, percentile_interval(draws[name], level))) for name in COUNTED]
+    draws = counted_metrics(resampled_counts(counts, n_resamples))
+    rows = [(name, float(value[name]), *map(float, percentile_interval(draws[name]))) for name in COUNTED]
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high"]).assign(method="bootstrap", n=len(y_true))
 
 
-def intervals(y_true, y_proba, n_resamples=RESAMPLES, level=LEVEL, seed=0):
-    """Every headline figure with its interval.
+def intervals(y_true, y_proba, n_resamples=RESAMPLES):
+    """Every metric of Table 5.1 with its 95% interval.
 
     Parameters
     ----------
@@ -150,11 +149,7 @@ def intervals(y_true, y_proba, n_resamples=RESAMPLES, level=LEVEL, seed=0):
     y_proba : ndarray of float, shape (n, 7)
         Class probabilities.
     n_resamples : int
-        Bootstrap resamples.
-    level : float
-        Coverage, 0..1.
-    seed : int
-        The same seed gives the same interval.
+        Bootstrap resamples; the same draws at each call.
 
     Returns
     -------
@@ -165,20 +160,20 @@ def intervals(y_true, y_proba, n_resamples=RESAMPLES, level=LEVEL, seed=0):
     losses = cross_entropies(y_true, y_proba)
     spread = losses.var(ddof=1) / len(losses) if len(losses) > 1 else np.nan
     others = [
-        ("loss", losses.mean(), *normal_interval(losses.mean(), spread, level, bounds=(0, np.inf)), "normal"),
-        ("auc", *pooled_auc_interval(y_true, y_proba, level), "DeLong"),
+        ("loss", losses.mean(), *normal_interval(losses.mean(), spread, bounds=(0, np.inf)), "normal"),
+        ("auc", *pooled_auc_interval(y_true, y_proba), "DeLong"),
     ]
     others = pd.DataFrame(others, columns=["metric", "value", "low", "high", "method"]).assign(n=len(y_true))
-    table = pd.concat([counted_intervals(y_true, y_proba, n_resamples, level, seed), others])
+    table = pd.concat([counted_intervals(y_true, y_proba, n_resamples), others])
     return table.set_index("metric").loc[list(METRICS)].reset_index()
 
 
-def class_intervals(y_true, y_proba, n_resamples=RESAMPLES, level=LEVEL, seed=0):
+def class_intervals(y_true, y_proba, n_resamples=RESAMPLES):
     """Precision, recall, F1 (of the arg-max class) and one-vs-rest AUC of each class, with intervals.
 
     Parameters
     ----------
-    y_true, y_proba, n_resamples, level, seed
+    y_true, y_proba, n_resamples
         As in `intervals`.
 
     Returns
@@ -190,16 +185,16 @@ def class_intervals(y_true, y_proba, n_resamples=RESAMPLES, level=LEVEL, seed=0)
     y_true, y_proba = np.asarray(y_true), np.asarray(y_proba)
     counts = outcome_counts(y_true, y_proba)
     value = counted_metrics(counts)
-    draws = counted_metrics(resampled_counts(counts, n_resamples, seed))
+    draws = counted_metrics(resampled_counts(counts, n_resamples))
     support = counts.sum(axis=(1, 2))
     rows = []
     for k, name in enumerate(CLASSES):
         for metric in ("precision", "recall", "f1"):
-            bounds = percentile_interval(draws[f"class_{metric}"][:, k], level)
+            bounds = percentile_interval(draws[f"class_{metric}"][:, k])
             row = (float(value[f"class_{metric}"][k]), *map(float, bounds))
             rows.append((name, metric, *(row if support[k] else (np.nan,) * 3), int(support[k])))
         mine = y_true == k
-        rows.append((name, "auc", *auc_interval(y_proba[mine, k], y_proba[~mine, k], level), int(support[k])))
+        rows.append((name, "auc", *auc_interval(y_proba[mine, k], y_proba[~mine, k]), int(support[k])))
     return pd.DataFrame(rows, columns=["class", "metric", "value", "low", "high", "support"])
 
 
