@@ -61,8 +61,7 @@ def text_of(shown):
 
 @pytest.mark.parametrize("name", ["findings", "audit"])
 def test_nothing_run_yet_names_the_command(tmp_path, execute, name):
-    text = text_of(execute(name, tmp_path))
-    assert "./run_all.sh" in text
+    assert "./run_all.sh" in page(execute(name, tmp_path)).get_text()
     assert list(tmp_path.iterdir()) == []
 
 
