@@ -38,7 +38,7 @@ class Part:
 # --- the threshold (F25) ---------------------------------------------------------------------------------------
 
 
-def threshold_curves(results, part):
+def threshold_curves(results, part="test"):
     """Precision and recall against the threshold, all classes pooled.
 
     Returns
