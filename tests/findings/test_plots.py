@@ -1,6 +1,5 @@
 """The figures' data against their sources, and that they draw for one model and for many."""
 
-
 import numpy as np
 import pytest
 from planted import changed, plant_model, plant_run, planted_history, planted_predictions, planted_record
