@@ -6,7 +6,8 @@ That is what ``keras.metrics.Precision()`` and ``Recall()`` count on one-hot lab
 seem to show. They also come as *macro* figures of the arg-max class (``macro_precision`` and so on), scikit-learn's
 usual reading: one prediction per image, the mean over the seven classes.
 
-scikit-learn does the arithmetic. The functions take arrays and know nothing of models or files.
+Both kinds, for one set of images or for all resamples of a bootstrap, are computed by `precision_recall_f1`. The
+functions take arrays and know nothing of models or files.
 """
 
 import numpy as np
@@ -29,11 +30,60 @@ METRICS = (
     "macro_f1",
 )
 
-LABELS = np.arange(len(CLASSES))
+
+def precision_recall_f1(hits, predicted, actual):
+    """Precision, recall and F1 from counts, with 0 where a denominator is 0, as in Keras.
+
+    Parameters
+    ----------
+    hits, predicted, actual : array_like of int, shapes that broadcast to (...)
+        True positives, predicted positives and actual positives.
+
+    Returns
+    -------
+    precision, recall, f1 : ndarray of float, shape (...)
+        0..1.
+    """
+    hits, predicted, actual = np.broadcast_arrays(np.asarray(hits, dtype=np.float64), predicted, actual)
+
+    def ratio(numerator, denominator):
+        return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+    return ratio(hits, predicted), ratio(hits, actual), ratio(2 * hits, predicted + actual)
 
 
-def cross_entropy(y_true, y_proba):
-    """Mean categorical cross-entropy in nats, with Keras's clipping at 1e-7.
+def confusion_counts(y_true, y_pred):
+    """Count images by true and predicted class; ndarray of int, shape (7, 7)."""
+    n = len(CLASSES)
+    return np.bincount(np.asarray(y_true) * n + np.asarray(y_pred), minlength=n * n).reshape(n, n)
+
+
+def confusion_scores(confusion):
+    """Scores of the arg-max class from confusion matrices.
+
+    Parameters
+    ----------
+    confusion : ndarray of int, shape (..., 7, 7)
+        True classes down, predicted classes across; leading axes are, for example, bootstrap resamples.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1`` of shape (...), and ``class_precision``,
+        ``class_recall``, ``class_f1`` of shape (..., 7).
+    """
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    scores = precision_recall_f1(hits, confusion.sum(axis=-2), confusion.sum(axis=-1))
+    by_class = dict(zip(("precision", "recall", "f1"), scores, strict=True))
+    return {
+        "accuracy": hits.sum(axis=-1) / confusion.sum(axis=(-1, -2)),
+        **{f"macro_{name}": values.mean(axis=-1) for name, values in by_class.items()},
+        **{f"class_{name}": values for name, values in by_class.items()},
+    }
+
+
+def cross_entropies(y_true, y_proba):
+    """Categorical cross-entropy of each image in nats, with Keras's clipping at 1e-7.
 
     scikit-learn's ``log_loss`` clips at the machine epsilon of the input's type, which makes one confident mistake
     weigh differently than in Keras's ``CategoricalCrossentropy``, whose value the training loss is.
@@ -47,11 +97,10 @@ def cross_entropy(y_true, y_proba):
 
     Returns
     -------
-    float
-        At least 0.
+    ndarray of float64, shape (n,)
     """
     picked = np.asarray(y_proba, dtype=np.float64)[np.arange(len(y_true)), y_true]
-    return float(-np.log(np.clip(picked, 1e-7, 1 - 1e-7)).mean())
+    return -np.log(np.clip(picked, 1e-7, 1 - 1e-7))
 
 
 def one_hot(y_true):
@@ -76,11 +125,10 @@ def thresholded(y_true, y_proba, threshold=THRESHOLD):
     dict
         ``precision``, ``recall``, ``f1`` in 0..1; 0 where nothing is predicted, as in Keras.
     """
-    predicted = np.asarray(y_proba) > threshold
-    precision, recall, f1, _ = sk.precision_recall_fscore_support(
-        one_hot(y_true), predicted, average="micro", zero_division=0
-    )
-    return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
+    above = np.asarray(y_proba) > threshold
+    hits = above[np.arange(len(y_true)), y_true].sum()
+    found = precision_recall_f1(hits, above.sum(), len(y_true))
+    return dict(zip(("precision", "recall", "f1"), map(float, found), strict=True))
 
 
 def class_auc(y_true, y_proba):
@@ -134,26 +182,20 @@ def scores(y_true, y_proba):
             f"expected labels (n,) and probabilities (n, {len(CLASSES)}) with n > 0, "
             f"got {y_true.shape} and {y_proba.shape}"
         )
-    y_pred = y_proba.argmax(axis=1)
-    precision, recall, f1, support = sk.precision_recall_fscore_support(
-        y_true, y_pred, labels=LABELS, average=None, zero_division=0
-    )
+    confusion = confusion_counts(y_true, y_proba.argmax(axis=1))
+    found = confusion_scores(confusion)
     auc = class_auc(y_true, y_proba)
     return {
         "n": len(y_true),
-        "loss": cross_entropy(y_true, y_proba),
-        "accuracy": float(sk.accuracy_score(y_true, y_pred)),
+        "loss": float(cross_entropies(y_true, y_proba).mean()),
+        "accuracy": float(found["accuracy"]),
         **thresholded(y_true, y_proba),
         "auc": float(sk.roc_auc_score(one_hot(y_true).ravel(), y_proba.ravel())),
-        "macro_precision": float(precision.mean()),
-        "macro_recall": float(recall.mean()),
-        "macro_f1": float(f1.mean()),
+        **{name: float(found[name]) for name in ("macro_precision", "macro_recall", "macro_f1")},
         "per_class": {
             name: {
-                "precision": float(precision[k]),
-                "recall": float(recall[k]),
-                "f1": float(f1[k]),
-                "support": int(support[k]),
+                **{metric: float(found[f"class_{metric}"][k]) for metric in ("precision", "recall", "f1")},
+                "support": int(confusion[k].sum()),
                 "auc": auc[name],
             }
             for k, name in enumerate(CLASSES)

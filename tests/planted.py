@@ -1,5 +1,6 @@
 """Run folders planted by the tests, in the layout that the model notebooks leave, without training anything."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -153,3 +154,10 @@ def plant_run(folder, models=("traditional_cnn", "resnet50", "vgg16", "mobilenet
     plan["created"] = "2025-12-31T23:59:59Z"  # a second before the planted trainings began
     (folder / "plan.json").write_text(json.dumps(plan))
     return folder
+
+
+def changed(result, **tables):
+    """Copy a ModelResult with other tables (``predictions``, ``history`` ...) than those in its folder."""
+    copy = dataclasses.replace(result)
+    vars(copy).update(tables)
+    return copy

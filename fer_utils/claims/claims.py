@@ -430,3 +430,13 @@ def tolerance_html():
         for name, entry in load_tolerances().items()
     )
     return f"<p><b>Tolerances of the rules, and why</b></p><dl>{items}</dl>"
+
+
+def stated(claim):
+    """Return the numbers that the thesis gives in a claim."""
+    row = next(row for row in read_file(FILE)["claims"] if row["id"] == claim)
+    first = row["rules"][0]
+    names = {"S01": "parameters", "F01": "accuracy", "F29": "percent", "D01": "total", "D02": "counts"}
+    if claim == "F25":
+        return {"precision": [first["low"], first["high"]], "recall": row["rules"][1]["value"]}
+    return {names.get(claim, "value") if key == "value" else key: value for key, value in first.items()}

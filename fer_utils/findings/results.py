@@ -1,8 +1,9 @@
 """The one reader of a run folder, and the one place that decides whether what it holds is a result.
 
-Needs no TensorFlow. Small files are read at once; tables are read when they are first asked for.
+Small files are read at once, tables when they are first asked for.
 """
 
+import argparse
 import json
 import shlex
 from dataclasses import dataclass, field
@@ -14,13 +15,15 @@ import pandas as pd
 
 from fer_utils.constants import PROBABILITY_COLUMNS, THESIS_SETTINGS
 from fer_utils.errors import ResultsError
-from fer_utils.words import listed
 
 #: What a model's notebook leaves and the findings need; the model files themselves are not among them.
 MODEL_FILES = ("history.csv", "predictions.parquet", "metrics.json", "run.json")
 
 #: Entries of ``run.json`` that no reader can do without.
 RECORD_ENTRIES = ("protocol", "data", "split", "weights", "parameters", "epochs")
+
+#: What is known of a failure, as the batch room writes it to ``failed/<model>-seed-<n>.json``.
+FAILURE = {"error": "no error recorded", "traceback": "", "notebook": None}
 
 #: ``usage`` of the images of each part; ``test`` is the thesis's test set of 7,178 images.
 PARTS = {
@@ -32,15 +35,7 @@ PARTS = {
 
 
 def read_object(path):
-    """Read a JSON file that holds an object.
-
-    Returns
-    -------
-    content : dict
-        Empty where there is no file, or where it is broken.
-    problem : str
-        Empty, or why the file cannot be used.
-    """
+    """Read a JSON object; return it (empty if absent or broken) and what is wrong with the file (empty if nothing)."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -86,13 +81,13 @@ class Training:
 
     @property
     def reasons(self):
-        """Why its numbers are no results of FER2013 under Table 5.1; empty if they are.
+        """Why its numbers cannot be compared with the thesis's; empty if they can.
 
         Returns
         -------
         dict of str to str
-            A sentence's part for each of ``data`` (synthetic, or not the known FER2013) and ``shortened`` (fewer
-            epochs or images than the thesis).
+            Under ``absent`` (it did not finish), ``data`` (synthetic, or not the known FER2013) and ``shortened``
+            (fewer epochs or images than the thesis).
         """
         if not self.finished:
             return {"absent": self.failure.get("error", "not trained yet")}
@@ -106,20 +101,18 @@ class Training:
         return found
 
     @property
-    def extent(self):
-        """How much was trained: ``"3 of 45 epochs, 63 training images"``."""
-        split, epochs = self.record["split"], self.record["epochs"]
-        said = [f"{epochs.get('run', '?')} of {THESIS_SETTINGS['epochs']} epochs"]
-        said += [f"{split['train']:,} training images"] if "train" in split else []
-        said += (
-            [f"{split['test_images_per_class']} test images per class"] if split.get("test_images_per_class") else []
-        )
-        return ", ".join(said)
-
-    @property
     def is_result(self):
         """Whether its numbers can be compared with the thesis's: the known FER2013, not shortened."""
         return not self.reasons
+
+    @property
+    def extent(self):
+        """How much was trained and tested: ``"3 of 45 epochs, 63 training images"``."""
+        split, epochs = self.record["split"], self.record["epochs"]
+        said = [f"{epochs.get('run', '?')} of {THESIS_SETTINGS['epochs']} epochs"]
+        said += [f"{split['train']:,} training images"] if "train" in split else []
+        limit = split.get("test_images_per_class")
+        return ", ".join(said + ([f"{limit} test images per class"] if limit else []))
 
 
 @dataclass(frozen=True)
@@ -159,12 +152,6 @@ class ModelResult(Training):
     def architecture(self):
         """``architecture.json``, the network's layers; empty if there is none."""
         return read_object(self.folder / "architecture.json")[0]
-
-    @cached_property
-    def summary(self):
-        """Keras's summary of the network; empty if there is none."""
-        path = self.folder / "summary.txt"
-        return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def select(self, part):
         """Labels and probabilities of one part of the data.
@@ -252,26 +239,12 @@ class Run:
 
     @property
     def reasons(self):
-        """Why the run as a whole is no result, each reason once with the models that it holds for.
-
-        Returns
-        -------
-        dict of str to str
-            By kind, as `Training.reasons`; a kind that holds for all models names none.
-        """
-        if not self.models:
-            return {"absent": "no model has been trained"}
-        found = {}
+        """As `Training.reasons`, over all finished trainings; ``absent`` if there is none."""
+        found = {} if self.models else {"absent": {"no model has been trained": None}}
         for result in self.models:
             for kind, text in result.reasons.items():
-                found.setdefault(kind, {}).setdefault(text, []).append(result.label)
-        return {
-            kind: "; ".join(
-                text if len(labels) == len(self.models) else f"{text}: {listed(dict.fromkeys(labels))}"
-                for text, labels in texts.items()
-            )
-            for kind, texts in found.items()
-        }
+                found.setdefault(kind, {})[text] = None
+        return {kind: "; ".join(texts) for kind, texts in found.items()}
 
     @property
     def is_result(self):
@@ -279,34 +252,21 @@ class Run:
         return not self.reasons
 
 
-def read_failures(folder):
-    """Read ``failed/<model>-seed-<n>.json``, by model and seed."""
-    found = {}
-    for path in sorted(Path(folder).glob("failed/*-seed-*.json")):
-        model, _, seed = path.stem.rpartition("-seed-")
-        content, problem = read_object(path)
-        if seed.isdigit():
-            blank = {"error": problem or "no error recorded", "traceback": "", "notebook": None}
-            found[model, int(seed)] = blank | content
-    return found
-
-
 def read_training(folder, model, seed, label=None, failure=None):
     """Read one training's folder: a ModelResult if it finished, else a Training that says why not."""
     record, problem = read_object(folder / "run.json")
-    label = str(label or record.get("label") or (failure or {}).get("label") or model)
     if record and not failure:
         lacking = [name for name in RECORD_ENTRIES if name not in record]
         missing = [name for name in MODEL_FILES if not (folder / name).exists()]
-        if lacking:
-            problem = f"run.json lacks {', '.join(lacking)}; delete the folder and train this model again"
-        elif missing:
-            problem = f"{', '.join(missing)} missing; delete the folder and train this model again"
+        if lacking or missing:
+            what = f"run.json lacks {', '.join(lacking)}" if lacking else f"{', '.join(missing)} missing"
+            problem = f"{what}; delete the folder and train this model again"
         else:
             problem = read_object(folder / "metrics.json")[1]
-    if problem and not failure:
-        failure = {"error": problem, "traceback": "", "notebook": None}
-    failure = {name: failure.get(name) for name in ("error", "traceback", "notebook")} if failure else {}
+    failure = failure or ({"error": problem} if problem else {})
+    label = str(label or record.get("label") or failure.get("label") or model)
+    if failure:
+        failure = {name: failure.get(name, default) for name, default in FAILURE.items()}
     return (ModelResult if record and not failure else Training)(model, seed, label, folder, record, failure)
 
 
@@ -342,12 +302,17 @@ def read_run(folder):
     folder = Path(folder)
     plan, plan_problem = read_object(folder / "plan.json")
     dataset, dataset_problem = read_object(folder / "dataset" / "dataset.json")
-    failures = read_failures(folder)
+    failures = {}
+    for path in folder.glob("failed/*-seed-*.json"):
+        model, _, seed = path.stem.rpartition("-seed-")
+        content, problem = read_object(path)
+        if seed.isdigit():
+            failures[model, int(seed)] = {"error": problem} if problem else FAILURE | content
     wanted = {(entry["model"], entry["seed"]): entry.get("label") for entry in plan.get("models", [])}
     if not wanted:
         places = {path.parent for path in folder.glob("*/seed-*/*") if path.suffix in (".json", ".ipynb")}
-        seeds = [(path.parent.name, path.name.removeprefix("seed-")) for path in places]
-        wanted = dict.fromkeys(sorted({(m, int(s)) for m, s in seeds if s.isdigit()} | set(failures)))
+        found = [(path.parent.name, path.name.removeprefix("seed-")) for path in places]
+        wanted = dict.fromkeys(sorted({(model, int(seed)) for model, seed in found if seed.isdigit()} | set(failures)))
     trainings = [
         read_training(folder / model / f"seed-{seed}", model, seed, label, failures.get((model, seed)))
         for (model, seed), label in wanted.items()
@@ -369,56 +334,30 @@ def command(run, models=(), *, seeds=(), profile=None, data=None, **parameters):
     profile, data : str, optional
         Another profile, other data. A run folder holds one of each, so ``--out`` and ``--set`` are then left out.
     **parameters
-        Notebook parameters to set.
+        Notebook parameters to set; None takes a setting of the run back.
 
     Returns
     -------
     str
-        Without ``--publish`` and what goes to Snakemake.
     """
-    kept = run_options(run)
-    anew = profile is not None or data is not None
-    settings = {} if anew else dict(pair.partition("=")[::2] for pair in kept.pop("--set", []))
-    for name in ("--set", "--out") if anew else ():
-        kept.pop(name, None)
-    wanted = list(dict.fromkeys([*(t.model for t in run.trainings), *models]))
-    seeds = sorted(set(seeds or (t.seed for t in run.trainings)))
-    chosen = {
-        "--profile": profile,
-        "--data": data,
-        "--models": ",".join(wanted),
-        "--seeds": "" if seeds in ([], [0]) else ",".join(map(str, seeds)),  # 0 is the default
-    }
-    options = {name: chosen.get(name) or value for name, value in (dict.fromkeys(chosen) | kept).items()}
-    words = ["./run_all.sh"]
-    for name, value in options.items():
-        words += [name, value] if value else []
-    for name, value in (settings | parameters).items():
-        words += ["--set", f"{name}={value}"]
-    return shlex.join(words)
-
-
-def run_options(run):
-    """Return the options of the command that made a run; without a plan what its records tell."""
-    words = shlex.split(run.plan.get("command", ""))[1:]
-    words = words[: words.index("--")] if "--" in words else words
-    options = {}
-    while words:
-        name, has_value, value = words.pop(0).partition("=")
-        if name == "--publish" or not name.startswith("--"):
-            continue
-        value = value if has_value else words.pop(0) if words else ""
-        if name == "--set":
-            options.setdefault(name, []).append(value)
-        else:
-            options[name] = value
-    for name in ("--models", "--seeds"):
-        options.pop(name, None)
-    if not run.plan.get("command"):
-        records = [training.record for training in run.trainings if training.record]
-        profile = run.plan.get("profile") or next((record.get("profile") for record in records), None)
-        if profile in ("smoke", "quick", "paper"):  # a notebook run alone has none of them
-            options["--profile"] = profile
-        if any(record.get("synthetic") for record in records):
-            options["--data"] = "synthetic"
-    return options
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("profile", "data", "models", "seeds", "jobs", "kernel", "out"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--set", action="append", default=[])
+    kept = vars(parser.parse_known_args(shlex.split(run.plan.get("command", "")))[0])
+    settings = dict(pair.partition("=")[::2] for pair in kept.pop("set"))
+    records = [training.record for training in run.trainings if training.record]
+    if not run.plan.get("command") and records:  # notebooks that were run alone
+        planned = records[0].get("profile")
+        kept["profile"] = planned if planned in ("smoke", "quick", "paper") else None
+        kept["data"] = "synthetic" if any(record.get("synthetic") for record in records) else None
+    if profile or data:
+        kept |= {"out": None, "profile": profile or kept["profile"], "data": data or kept["data"]}
+        settings = {}
+    seeds = sorted(set(seeds or (training.seed for training in run.trainings)))
+    kept["models"] = ",".join(dict.fromkeys([*(training.model for training in run.trainings), *models]))
+    kept["seeds"] = None if seeds == [0] else ",".join(map(str, seeds))  # 0 is the default
+    settings = {name: value for name, value in (settings | parameters).items() if value is not None}
+    words = [word for name, value in kept.items() if value for word in (f"--{name}", value)]
+    words += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    return shlex.join(["./run_all.sh", *words])

@@ -9,25 +9,22 @@ from fer_utils.words import interval, listed
 
 
 def about_accuracy(table, references=None):
-    """Say which model has the highest and the lowest accuracy, for each part of the data.
+    """Say which model of an accuracy table (`plots.accuracy_bars`) is highest and lowest, for each part of the data.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As for `plots.accuracy_bars`.
-    references : dict of str to float, optional
-        What the thesis states, by model.
+    `references` maps a model to what the thesis states.
     """
     sentences = []
     for part, rows in table.groupby("part", sort=False):
-        best, worst = rows.loc[rows["value"].idxmax()], rows.loc[rows["value"].idxmin()]
-        first = f"{best['label']} {interval(best['value'], best['low'], best['high'])}"
-        where = f"On {PART_NAMES[part]}"
-        if best["value"] == worst["value"]:
-            sentences.append(f"{where} the accuracy is: {first}" + (", of all models." if len(rows) > 1 else "."))
+        where, ends = f"On {PART_NAMES[part]}", []
+        for value in (rows["value"].max(), rows["value"].min()):
+            tied = rows[rows["value"] == value]
+            ends.append(f"{listed(tied['label'])} {interval(*tied.iloc[0][['value', 'low', 'high']])}")
+        if len(rows) == 1:
+            sentences.append(f"{where} the accuracy is: {ends[0]}.")
+        elif ends[0] == ends[1]:
+            sentences.append(f"{where} all models have the same accuracy, {rows['value'].iloc[0]:.3f}.")
         else:
-            last = f"{worst['label']} {interval(worst['value'], worst['low'], worst['high'])}"
-            sentences.append(f"{where} the highest accuracy is {first}, the lowest {last}.")
+            sentences.append(f"{where} the highest accuracy is {ends[0]}, the lowest {ends[1]}.")
     for model, value in (references or {}).items():
         ours = table[table["model"] == model]
         if len(ours):
@@ -37,17 +34,7 @@ def about_accuracy(table, references=None):
 
 
 def about_curves(data, metric, name):
-    """Say where each model's curves end: training, validation, and all test images where they are others.
-
-    Parameters
-    ----------
-    data : DataFrame
-        As from `plots.curves`; the first seed of a model speaks for it.
-    metric : str
-        A value of its ``metric``.
-    name : str
-        What the sentence calls it.
-    """
+    """Say where each model's curves end (first seed): training, validation, and all test images where these differ."""
     ends = []
     for label, rows in data[data["metric"] == metric].groupby("label", sort=False):
         rows = rows[(rows["seed"] == rows["seed"].min()) & (rows["epoch"] == rows["epoch"].max())]
@@ -67,15 +54,7 @@ def about_roc(data):
 
 
 def about_confusion(data, per_class):
-    """Say which classes are classified best and worst, which are confused most, and what the sample holds.
-
-    Parameters
-    ----------
-    data : DataFrame
-        As from `plots.confusion_matrices`.
-    per_class : int
-        Images a class that the balanced sample asked for.
-    """
+    """Say which classes are classified best and worst, which are confused most, and what the balanced sample holds."""
     sentences = []
     supports = {}
     for sample, rows in data.groupby("sample", sort=False):
@@ -83,13 +62,12 @@ def about_confusion(data, per_class):
         rows = rows.dropna(subset="percent")
         right = rows[rows["true"] == rows["predicted"]].set_index("true")["percent"].sort_values(ascending=False)
         wrong = rows[rows["true"] != rows["predicted"]]
-        worst = wrong.loc[wrong["percent"].idxmax()]
         ranks = ", ".join(f"{name} {value:.0f}%" for name, value in right.items())
         name = "On the balanced sample" if sample == "balanced" else "On all images"
-        sentences.append(
-            f"{name}, correct: {ranks} (mean of the classes {right.mean():.1f}%); most often confused: "
-            f"{worst['true']} taken for {worst['predicted']}, {worst['percent']:.0f}%."
-        )
+        most = wrong["percent"].max()
+        confused = [f"{row.true} taken for {row.predicted}" for row in wrong[wrong["percent"] == most].itertuples()]
+        confusion = f"most often confused: {listed(confused[:3])}, {most:.0f}%" if most > 0 else "no class is confused"
+        sentences.append(f"{name}, correct: {ranks} (mean of the classes {right.mean():.1f}%); {confusion}.")
     fewer = supports["balanced"][supports["balanced"] < per_class]
     if len(fewer):
         counts = listed(f"{name} ({n})" for name, n in fewer.items())
@@ -102,25 +80,43 @@ def about_confusion(data, per_class):
     return " ".join(sentences)
 
 
+def about_classes(table):
+    """Say which classes are recognised least and most often, averaged over the models of a table of class scores."""
+    recall = table[table["metric"] == "recall"].dropna(subset="value").groupby("class", sort=False)["value"].mean()
+    if recall.min() == recall.max():
+        return f"Averaged over the models, every class is recognised equally often ({recall.max():.1%} of its images)."
+    least, most = (listed(recall.index[recall == value]) for value in (recall.min(), recall.max()))
+    return (
+        f"Averaged over the models, the share of images recognised is lowest for {least} ({recall.min():.1%}) and "
+        f"highest for {most} ({recall.max():.1%})."
+    )
+
+
 def about_calibration(data):
-    """Say how far each model's confidence lies from its accuracy, and on which side."""
+    """Say how far each model's confidence is from its accuracy, and on which side."""
     parts = []
     for label, rows in data.groupby("label", sort=False):
         filled = rows.dropna(subset="accuracy")
         gap = ((filled["confidence"] - filled["accuracy"]) * filled["n"]).sum() / filled["n"].sum()
-        side = "more" if gap > 0 else "less"
-        parts.append(f"{label} {rows['ece'].iloc[0]:.3f} (on average {side} confident than right)")
+        side = "overconfident" if gap > 0 else "underconfident"
+        parts.append(f"{label} {rows['ece'].iloc[0]:.3f} (on average {side})")
     return f"Expected calibration error: {'; '.join(parts)}."
 
 
 def about_pairs(pairs):
-    """Say how many pairs of models the test tells apart after Holm's correction."""
-    close = pairs[pairs["p_holm"] >= 0.05]
-    told = len(pairs) - len(close)
-    text = (
-        f"{told or 'None'} of {len(pairs)} pair{'s' if len(pairs) > 1 else ''} of models can be told apart at the 5% "
+    """Say which pairs of models (from `comparisons.compare`) the test tells apart after Holm's correction."""
+    different = pairs["p_holm"] < 0.05
+    sentences = []
+    for verb, rows in (("tells apart", pairs[different]), ("does not tell apart", pairs[~different])):
+        if len(rows):
+            sentences.append(
+                f"At the 5% level, after Holm's correction, the test {verb}: "
+                + "; ".join(f"{row.a} and {row.b}" for row in rows.itertuples())
+                + "."
+            )
+    most = pairs["detectable"].max()
+    sentences.append(
+        f"With {pairs['n'].iloc[0]:,} images it finds a difference of {100 * most:.1f} percentage points or more with "
+        "a power of 80%."
     )
-    text += "level after Holm's correction."
-    if len(close):
-        text += " Not told apart: " + "; ".join(f"{row.a} and {row.b}" for row in close.itertuples()) + "."
-    return text
+    return " ".join(sentences)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fer_utils.files import read_json
+from fer_utils.findings.figures import Displayable, command_lines, notice, paragraph
 from fer_utils.words import duration, plural
 
 PROTOCOLS = {
@@ -308,3 +309,18 @@ def summarise(trainings, data, profile):
     models, seeds = len({t["model"] for t in finished}), len(finished)
     what = f"{models} model{'' if models == 1 else 's'}, {seeds} training{'' if seeds == 1 else 's'}"
     return f"{what}, profile {profile or 'not recorded'}, on {data['source']}. {data['description']}".strip()
+
+
+def show(run):
+    """Show which run a notebook reads: notices and facts, or the command that makes a run."""
+    trainings = find_trainings(run.folder, run.plan)
+    data = describe_data(trainings, run.dataset, run.plan)
+    profile = run.plan.get("profile") or next((result.record["profile"] for result in run.models), "")
+    items = [notice(banner.title, banner.text, banner.points) for banner in make_banners(trainings, data, profile)]
+    if run.models:
+        lines = [f"{name}: {text}" for name, text in state_facts(trainings, data, run.plan, profile)]
+        items += [paragraph(summarise(trainings, data, profile)), paragraph(". ".join(lines) + ".")]
+    else:
+        items += [paragraph("Nothing to show yet: no model has been trained. This command trains them:")]
+        items += [command_lines("./run_all.sh")]
+    return Displayable("".join(item.markup for item in items), "\n".join(item.text for item in items))

@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from planted import plant_model, plant_run, planted_history, planted_predictions, planted_record
+from planted import changed, plant_model, plant_run, planted_history, planted_predictions, planted_record
 
-from fer_utils import metrics, words
 from fer_utils.constants import CLASSES, USAGES
-from fer_utils.findings import explanations
+from fer_utils.findings import duplicates, explanations
 from fer_utils.findings.results import read_run
 
 
@@ -19,34 +18,39 @@ def run(tmp_path_factory):
     return read_run(plant_run(tmp_path_factory.mktemp("run"), models=("resnet50", "vgg16")))
 
 
-def test_threshold_curve_is_the_metric_at_each_threshold(run):
+def test_threshold_curves_by_hand(run):
     y_true, y_proba = run.models[0].select("test")
-    table = explanations.threshold_curve(y_true, y_proba).set_index("threshold")
-    for threshold in (0.1, 0.3, 0.5, 0.7):
-        expected = metrics.thresholded(y_true, y_proba, np.float32(threshold))
-        assert table.at[threshold, "precision"] == pytest.approx(expected["precision"])
-        assert table.at[threshold, "recall"] == pytest.approx(expected["recall"])
-    # Above 0 everything is predicted: seven classes an image, one of them right.
-    assert table.at[0.0, "recall"] == 1
-    assert table.at[0.0, "precision"] == pytest.approx(1 / 7)
+    table = explanations.threshold_curves(run.models, "test").query("model == 'resnet50'").set_index("threshold")
+    for cut in np.float32([0.1, 0.3, 0.5, 0.7]):
+        above = y_proba > cut
+        hits = above[np.arange(len(y_true)), y_true].sum()
+        assert table.at[cut, "precision"] == pytest.approx(hits / above.sum())
+        assert table.at[cut, "recall"] == pytest.approx(hits / len(y_true))
+    # Above 0 everything is predicted: seven classes per image, one of them right.
+    assert (table.at[0.0, "recall"], table.at[0.0, "precision"]) == (1, pytest.approx(1 / 7))
+
+
+def test_a_threshold_above_every_probability_has_no_precision(run):
+    table = run.models[0].predictions.copy()
+    table[[f"p_{name}" for name in CLASSES]] = np.float32(1 / 7)
+    found = explanations.threshold_curves([changed(run.models[0], predictions=table)], "test").set_index("threshold")
+    assert (found["precision"].isna() == (found.index > 1 / 7)).all()
 
 
 def test_threshold_explains_precision_above_recall(run):
-    part = explanations.threshold(run.models, "test")
+    part = explanations.threshold(run.models, "test", 0.3, 0.05)
     row = part.table.set_index("model").loc["resnet50"]
     y_true, y_proba = run.by_name("resnet50")[0].select("test")
     assert row["undecided"] == pytest.approx((y_proba <= 0.5).all(axis=1).mean())
     assert row["precision"] > row["accuracy"] > row["recall"]
     widest = part.table.loc[(part.table["precision"] - part.table["recall"]).idxmax()]
-    assert (
-        f"For {widest['label']}, where the two lie farthest apart, precision is {widest['precision']:.3f}" in part.text
-    )
-    # Above 0.5 the planted probabilities give gaps of 0.5 and more, wider than the claim's.
+    assert f"For {widest['label']}, where the two differ most, precision is {widest['precision']:.3f}" in part.text
+    # Above 0.5 the planted probabilities give gaps of 0.5 and more, wider than the thesis's.
     assert (part.table["precision"] - part.table["recall"]).min() > 0.35
-    assert "For ResNet-50 and VGG-16 the gap is as wide as that of claim F25 (0.30 or more" in part.text
+    assert "For ResNet-50 and VGG-16 the gap is as wide as in the thesis's curves" in part.text
 
 
-def test_a_small_gap_is_not_called_the_pattern_of_the_claim(run):
+def test_a_small_gap_is_not_called_the_thesiss(run):
     """Sure predictions, 60% of them right: precision and recall are equal; with 10% unsure, 0.6 and 0.54."""
     label = np.tile(np.arange(7), 100)
     right, sure = np.arange(700) % 10 < 6, np.arange(700) // 7 % 10 > 0
@@ -54,21 +58,28 @@ def test_a_small_gap_is_not_called_the_pattern_of_the_claim(run):
     proba[np.arange(700), np.where(right, label, (label + 1) % 7)] = np.where(sure, 0.9, 0.4)
     table = pd.DataFrame({"id": "x", "usage": "PublicTest", "label": label})
     table[[f"p_{name}" for name in CLASSES]] = proba
-    part = explanations.threshold([replace(run.models[0], predictions=table)], "test")
+    part = explanations.threshold([changed(run.models[0], predictions=table)], "test", 0.3, 0.05)
     assert 0 < (part.table["precision"] - part.table["recall"]).iloc[0] < 0.1
-    assert "which the threshold does not make in this run" in part.text
-    assert "no other cause" not in part.text
+    assert "does not explain it in this run" in part.text and "where the two" not in part.text
+    assert "can explain" not in part.text
 
 
 def test_dataset_counts_find_the_rows_that_add_up():
     counts = {usage: dict.fromkeys(CLASSES, n) for usage, n in zip(USAGES, (80, 10, 10), strict=True)}
     stated = dict(zip(CLASSES, (200, 100, 100, 100, 100, 100, 33), strict=True))
     part = explanations.dataset_counts(counts, stated, 690)
-    assert list(part.table["difference"]) == [100, 0, 0, 0, 0, 0, -67]
-    assert "holds 700 images; the thesis's text states 690, and the 7 rows of its Table 3.1 add up to 733" in part.text
+    assert list(part.table["difference"]) == [-100, 0, 0, 0, 0, 0, 67]
+    assert "has 700 images. The thesis's text states 690, and the 7 rows of its Table 3.1 add up to 733" in part.text
     assert "The first 6 rows alone add up to 700" in part.text
-    assert "5 of the 7 classes agree" in part.text
-    assert "140 images, 20.00% of this copy; 20% of the stated total would be 138" in part.text
+    assert "in the table: 5 of 7. The largest difference is -100 (angry: 100 here, 200 stated)" in part.text
+    assert "Without" not in part.text
+
+
+def test_dataset_counts_name_the_class_that_the_total_lacks():
+    counts = {usage: dict.fromkeys(CLASSES, 10) | {"disgust": 3} for usage in USAGES}
+    part = explanations.dataset_counts(counts, dict.fromkeys(CLASSES, 30) | {"disgust": 9}, 180)
+    assert "Without disgust this copy has 180 images" in part.text
+    assert "Every class has the number of images in the table." in part.text
 
 
 def planted_images(predictions):
@@ -83,19 +94,31 @@ def test_flags_by_hand():
     images = pd.DataFrame(
         [
             ("a", "Training", 0, "x", 50.0),
-            ("b", "PublicTest", 0, "x", 50.0),  # stands in train
+            ("b", "PublicTest", 0, "x", 50.0),  # trained on as a
             ("c", "PublicTest", 1, "y", 50.0),
             ("d", "PrivateTest", 2, "y", 50.0),  # repeats c, and they disagree
             ("e", "PrivateTest", 2, "z", 1.0),  # one grey level
+            ("f", "Training", 2, "z", 1.0),  # left out of a shortened training
         ],
         columns=["id", "usage", "label", "pixel_hash", "std"],
     )
-    marks = explanations.flags(images)
+    marks = duplicates.flags(images, ["a"])
     assert list(marks.index) == ["b", "c", "d", "e"]
-    assert list(marks["in_train"]) == [True, False, False, False]
+    assert list(marks["seen"]) == [True, False, False, False]
     assert list(marks["repeated"]) == [False, False, True, False]
     assert list(marks["conflicting"]) == [False, True, True, False]
     assert list(marks["constant"]) == [False, False, False, True]
+    assert duplicates.flags(images, ["a", "f"])["seen"].sum() == 2
+
+
+def test_accuracy_at_the_same_class_mix_by_hand():
+    # Seen: two of class 0, one of class 1. Unseen: class 0 is right half of the time, class 1 always, class 2 never.
+    y_true = np.array([0, 0, 1, 0, 0, 1, 2, 2])
+    right = np.array([1, 1, 1, 1, 0, 1, 0, 0], dtype=bool)
+    seen = np.arange(8) < 3
+    assert duplicates.same_mix_accuracy(y_true, right, seen) == pytest.approx(2 / 3 * 0.5 + 1 / 3)
+    assert np.isnan(duplicates.same_mix_accuracy(y_true, right, seen | (y_true == 1)))
+    assert np.isnan(duplicates.same_mix_accuracy(y_true, right, np.zeros(8, dtype=bool)))
 
 
 @pytest.fixture
@@ -121,27 +144,28 @@ def audited(tmp_path):
     return tmp_path, len(test)
 
 
-def test_duplicates_show_what_leaked_images_do(audited):
+def test_duplicates_show_what_seen_images_do(audited):
     folder, n = audited
-    part = explanations.duplicates(read_run(folder))
+    part = duplicates.explain(read_run(folder))
     table = part.table.set_index("subset")
     assert table.at["all", "value"] == pytest.approx(10 / n)
-    assert table.at["without those in train", "n"] == n - 10
-    assert table.at["without those in train", "value"] == 0
-    assert table.at["only those in train", "value"] == 1
-    assert table.at["without those in train", "change"] == pytest.approx(-10 / n)
-    assert "10 also stand in the training split" in part.text
+    assert table.at["without those trained on", "n"] == n - 10
+    assert table.at["without those trained on", "value"] == 0
+    assert table.at["only those trained on", "value"] == 1
+    assert table.at["without those trained on", "change"] == pytest.approx(-10 / n)
+    assert "Also trained on: 10;" in part.text
+    assert "ResNet-50 reaches 1.000, and on the others, at the same class mix, 0.000." in part.text
 
 
 def test_duplicates_need_the_audit_of_the_same_images(audited):
     folder, _ = audited
     images = folder / "dataset" / "images.parquet"
     pd.read_parquet(images).iloc[:-5].to_parquet(images)
-    part = explanations.duplicates(read_run(folder))
+    part = duplicates.explain(read_run(folder))
     assert part.table is None
-    assert "was made from other data" in part.text
+    assert "it was run on other data" in part.text
     images.unlink()
-    part = explanations.duplicates(read_run(folder))
+    part = duplicates.explain(read_run(folder))
     assert part.table is None
     assert part.command.startswith("./run_all.sh --profile paper")
 
@@ -171,15 +195,17 @@ def test_selection_leaves_out_the_thesiss_protocol_and_names_the_subset(tmp_path
     assert list(part.table["model"]) == ["vgg16"]
     assert "adds 10.00 percentage points" in part.text and "over 1 training," in part.text
     assert "at most 50 images a class" in part.text
-    alone = replace(read_run(tmp_path), models=read_run(tmp_path).by_name("resnet50_thesis_protocol"))
+    alone = replace(read_run(tmp_path), trainings=read_run(tmp_path).by_name("resnet50_thesis_protocol"))
     assert explanations.selection(alone).table is None
 
 
-def test_selection_of_one_epoch_says_so(tmp_path):
+def test_selection_without_a_choice_says_so(tmp_path):
     plant_model(tmp_path, "vgg16", 0, history=planted_history(1))
     part = explanations.selection(read_run(tmp_path))
     assert "none to select" in part.text
     assert "--set epochs=" in part.command
+    plant_model(tmp_path, "vgg16", 0, history=planted_history(3))
+    assert "is also the best one" in explanations.selection(read_run(tmp_path)).text
 
 
 def test_protocols_pair_trainings_that_differ_in_nothing_else(tmp_path):
@@ -209,57 +235,34 @@ def test_pretraining_counts_only_where_the_weights_were_there(tmp_path):
     scratch["weights"] = {"requested": "none", "used": "none", "sha256": None, "reason": None}
     plant_model(tmp_path, "resnet50", 0, planted_predictions(400, 2.5))
     plant_model(tmp_path, "resnet50_scratch", 0, planted_predictions(400, 1.0), record=scratch)
-    part = explanations.pretraining(read_run(tmp_path))
+    wanted = explanations.PRETRAINED_PAIRS
+    part = explanations.pairs(read_run(tmp_path), wanted, pretrained=True)
     row = part.table.iloc[0]
     assert row["a"] == "ResNet-50"
     assert row["accuracy_a"] - row["accuracy_b"] == pytest.approx(row["difference"])
-    assert "of these two trainings ResNet-50 is better" in part.text
+    assert "of these two trainings, ResNet-50 is better" in part.text
+    assert "Initial weights: ResNet-50 imagenet and ResNet-50 (scratch) none." in part.text
     assert "Not run: mobilenet_v3 and mobilenet_v3_scratch." in part.text
 
     path = tmp_path / "resnet50" / "seed-0" / "run.json"
     record = json.loads(path.read_text())
     record["weights"].update(used="none", reason="no network")
     path.write_text(json.dumps(record))
-    part = explanations.pretraining(read_run(tmp_path))
+    part = explanations.pairs(read_run(tmp_path), wanted, pretrained=True)
     assert part.table is None
-    assert "did not start from ImageNet weights in this run (asked for: imagenet, used: none: no network)" in part.text
+    assert "did not start from ImageNet weights in this run (requested: imagenet, used: none: no network)" in part.text
 
 
-def test_mobilenets_compare_or_name_the_command(tmp_path):
-    plant_model(tmp_path, "mobilenet_v3", 0)
-    part = explanations.mobilenets(read_run(tmp_path))
+def test_pairs_compare_or_name_the_command(tmp_path):
+    plant_model(tmp_path, "mobilenet_v3", 0, planted_predictions(300))
+    part = explanations.pairs(read_run(tmp_path), explanations.MOBILENETS)
     assert part.table is None
     assert part.command == "./run_all.sh --profile paper --models mobilenet_v3,mobilenet_v1"
-    plant_model(tmp_path, "mobilenet_v1", 0)
-    part = explanations.mobilenets(read_run(tmp_path))
+    plant_model(tmp_path, "mobilenet_v1", 0, planted_predictions(300))
+    part = explanations.pairs(read_run(tmp_path), explanations.MOBILENETS)
     assert part.table["difference"].iloc[0] == 0
-    assert "nothing tells them apart" in part.text
-
-
-def test_pairs_on_other_images_say_why_not(tmp_path):
-    plant_model(tmp_path, "mobilenet_v3", 0, planted_predictions(300))
+    assert "does not tell them apart" in part.text
     plant_model(tmp_path, "mobilenet_v1", 0, planted_predictions(200))
-    part = explanations.mobilenets(read_run(tmp_path))
+    part = explanations.pairs(read_run(tmp_path), explanations.MOBILENETS)
     assert part.table is None
     assert "not the same ones" in part.text
-
-
-def test_command_keeps_what_was_run(tmp_path, run):
-    assert explanations.command(run, ["vgg16", "mobilenet_v1"], seeds=(0, 1), epochs=3) == (
-        "./run_all.sh --profile paper --models resnet50,vgg16,mobilenet_v1 --seeds 0,1 --set epochs=3"
-    )
-    seeded = replace(run, models=[replace(run.models[0], seed=3), replace(run.models[0], seed=1)])
-    assert explanations.command(seeded) == "./run_all.sh --profile paper --models resnet50 --seeds 1,3"
-    plant_model(tmp_path, "vgg16", 0, record=planted_record("vgg16", profile="alone", synthetic=True))
-    assert explanations.command(read_run(tmp_path)) == "./run_all.sh --data synthetic --models vgg16"
-
-
-def test_what_the_thesis_states_is_read_from_the_claims():
-    counts = explanations.stated("D02")
-    assert set(counts) == set(CLASSES)
-    assert sum(counts.values()) > explanations.stated("D01")
-
-
-@pytest.mark.parametrize(("items", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), ("abc", "a, b and c")])
-def test_a_list_of_words(items, text):
-    assert words.listed(items) == text

@@ -1,10 +1,8 @@
 """The figures' data against their sources, and that they draw for one model and for many."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from planted import plant_model, plant_run, planted_history, planted_predictions, planted_record
+from planted import changed, plant_model, plant_run, planted_history, planted_predictions, planted_record
 from sklearn import metrics as sk
 
 from fer_utils.constants import CLASSES, USAGES
@@ -46,7 +44,7 @@ def test_the_curve_that_the_thesis_is_judged_on_is_drawn(run):
     """Under the sound protocol validation is PublicTest alone; the thesis validates on all test images."""
     result = run.first_seeds[0]
     history = result.history.assign(test_accuracy=result.history["val_accuracy"] - 0.1)
-    figure, data = plots.curves([replace(result, history=history)], ["accuracy"])
+    figure, data = plots.curves([changed(result, history=history)], ["accuracy"])
     dotted = visible(figure)[0].get_lines()[2]
     assert dotted.get_linestyle() == ":" and list(dotted.get_ydata()) == list(history["test_accuracy"])
     assert list(data.loc[data["part"] == "test", "value"]) == list(history["test_accuracy"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from fer_utils import words
 from fer_utils.constants import CLASSES
@@ -22,10 +23,16 @@ def test_accuracy_names_best_worst_and_the_distance_to_the_thesis():
     assert text.endswith("The thesis states 0.67 for B; the difference is +0.030 on PublicTest and PrivateTest.")
 
 
-def test_accuracy_of_one_model_has_no_rank():
-    assert (
-        sentences.about_accuracy(bars(0.6)) == "On PublicTest and PrivateTest the accuracy is: A 0.600 [0.590, 0.610]."
-    )
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([0.6], "the accuracy is: A 0.600 [0.590, 0.610]."),
+        ([0.6, 0.6], "all models have the same accuracy, 0.600."),
+        ([0.6, 0.5, 0.5], "the highest accuracy is A 0.600 [0.590, 0.610], the lowest B and C 0.500 [0.490, 0.510]."),
+    ],
+)
+def test_accuracy_of_one_model_and_ties(values, text):
+    assert sentences.about_accuracy(bars(*values)) == f"On PublicTest and PrivateTest {text}"
 
 
 def test_curves_end_with_the_first_seed():
@@ -63,18 +70,44 @@ def test_confusion_names_the_classes_with_too_few_images():
     assert "Each of the 7 classes has 20 images in the balanced sample." in sentences.about_confusion(data, 20)
 
 
+def test_confusion_without_errors_and_with_ties():
+    data = pd.DataFrame([(t, p) for t in CLASSES for p in CLASSES], columns=["true", "predicted"])
+    data = data.assign(sample="balanced", n=np.eye(7).ravel() * 10, percent=np.eye(7).ravel() * 100)
+    assert "(mean of the classes 100.0%); no class is confused." in sentences.about_confusion(data, 10)
+    data.loc[[1, 2], "percent"] = 20.0
+    assert "angry taken for disgust and angry taken for fear, 20%." in sentences.about_confusion(data, 10)
+
+
+@pytest.mark.parametrize(
+    ("recalls", "text"),
+    [
+        ({"happy": 0.9, "fear": 0.4, "sad": 0.4}, "is lowest for fear and sad (40.0%) and highest for happy (90.0%)."),
+        ({"happy": 0.5, "fear": 0.5}, "every class is recognised equally often (50.0% of its images)."),
+    ],
+)
+def test_classes_with_ties(recalls, text):
+    table = pd.DataFrame({"class": list(recalls), "metric": "recall", "value": list(recalls.values())})
+    assert sentences.about_classes(table).endswith(text)
+
+
 def test_calibration_says_on_which_side():
     data = pd.DataFrame({"label": "A", "ece": 0.1, "n": [5, 0], "confidence": [0.9, np.nan], "accuracy": [0.8, np.nan]})
-    assert sentences.about_calibration(data) == (
-        "Expected calibration error: A 0.100 (on average more confident than right)."
-    )
+    assert sentences.about_calibration(data) == "Expected calibration error: A 0.100 (on average overconfident)."
 
 
-def test_pairs_are_counted_after_the_correction():
-    pairs = pd.DataFrame({"a": ["A", "A"], "b": ["B", "C"], "p_holm": [0.04, 0.05]})
+def test_pairs_are_told_apart_after_the_correction():
+    pairs = pd.DataFrame({"a": ["A", "A"], "b": ["B", "C"], "p_holm": [0.04, 0.05], "n": 7178, "detectable": 0.018})
     assert sentences.about_pairs(pairs) == (
-        "1 of 2 pairs of models can be told apart at the 5% level after Holm's correction. Not told apart: A and C."
+        "At the 5% level, after Holm's correction, the test tells apart: A and B. At the 5% level, after Holm's "
+        "correction, the test does not tell apart: A and C. With 7,178 images it finds a difference of 1.8 percentage "
+        "points or more with a power of 80%."
     )
+    assert "tells apart" not in sentences.about_pairs(pairs.iloc[1:])
+
+
+@pytest.mark.parametrize(("items", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), ("abc", "a, b and c")])
+def test_a_list_of_words(items, text):
+    assert words.listed(items) == text
 
 
 def test_interval_without_bounds_is_the_value():

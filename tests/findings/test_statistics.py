@@ -1,7 +1,5 @@
 """Intervals, tests and calibration against SciPy, scikit-learn and by hand."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +9,6 @@ from sklearn import metrics as sk
 
 from fer_utils import metrics
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
-from fer_utils.errors import ResultsError
 from fer_utils.findings import statistics
 from fer_utils.findings.results import read_model, read_run
 
@@ -38,32 +35,12 @@ def test_counted_metrics_are_those_of_scores():
         assert found["class_recall"][k] == pytest.approx(expected["per_class"][name]["recall"])
 
 
-def test_class_aucs_are_sklearns_on_each_part(run):
-    table = statistics.class_aucs(run.models).set_index(["model", "part", "class"])["auc"]
-    for part in ("train", "test"):
-        y_true, y_proba = run.by_name("vgg16")[0].select(part)
-        assert table["vgg16", part, "fear"] == pytest.approx(sk.roc_auc_score(y_true == 2, y_proba[:, 2]))
-
-
-def test_costs_name_the_networks_that_lie_there(tmp_path):
-    folder = plant_model(tmp_path, "vgg16", 0)
-    assert statistics.costs([read_model(folder)])["networks"].isna().all()
-    for name in ("model.keras", "model.h5"):
-        (folder / name).touch()
-    assert statistics.costs([read_model(folder)])["networks"].item() == "model.h5, model.keras"
-
-
 def test_counted_metrics_without_a_prediction_are_zero():
     y_true = np.zeros(5, dtype=int)
     y_proba = np.full((5, 7), 1 / 7)
     found = statistics.counted_metrics(statistics.outcome_counts(y_true, y_proba))
     assert found["precision"] == 0
     assert found["recall"] == 0
-
-
-def test_threshold_below_one_half_is_refused():
-    with pytest.raises(ValueError, match="at least 0.5"):
-        statistics.outcome_counts(*predictions(), threshold=0.3)
 
 
 def pooled_f1(y_true, y_proba):
@@ -104,15 +81,24 @@ def test_accuracy_interval_is_that_of_a_binomial():
     assert found["high"] == pytest.approx(high / 1000, abs=0.002)
 
 
-def test_intervals_repeat_with_the_seed_and_cover_every_metric():
+def test_intervals_repeat_and_cover_every_metric():
     y_true, y_proba = predictions()
-    one, two = (statistics.intervals(y_true, y_proba, seed=3) for _ in range(2))
+    one, two = (statistics.intervals(y_true, y_proba) for _ in range(2))
     pd.testing.assert_frame_equal(one, two)
     assert tuple(one["metric"]) == metrics.METRICS
     expected = metrics.scores(y_true, y_proba)
     for row in one.itertuples():
         assert row.value == pytest.approx(expected[row.metric]), row.metric
-    assert set(one.loc[one["metric"] != "auc", "method"]) == {"bootstrap"}
+    methods = one.set_index("metric")["method"].to_dict()
+    assert (methods.pop("auc"), methods.pop("loss"), *set(methods.values())) == ("DeLong", "normal", "bootstrap")
+
+
+def test_loss_interval_agrees_with_a_bootstrap_of_the_mean():
+    y_true, y_proba = predictions()
+    found = statistics.intervals(y_true, y_proba).set_index("metric").loc["loss"]
+    losses = -np.log(y_proba[np.arange(len(y_true)), y_true])
+    expected = stats.bootstrap((losses,), np.mean, method="percentile", rng=np.random.default_rng(0))
+    assert [found["low"], found["high"]] == pytest.approx(list(expected.confidence_interval), abs=0.02)
 
 
 def test_auc_interval_by_hand():
@@ -192,63 +178,6 @@ def test_headline_takes_the_final_part(run):
     assert row["value"] == pytest.approx(run.by_name("vgg16")[0].metrics["best"]["private"]["macro_f1"])
 
 
-def test_mcnemar_is_a_binomial_test_on_the_images_that_one_alone_has_right(run):
-    pairs = statistics.compare(run.models, "test")
-    assert len(pairs) == 3
-    for row in pairs.itertuples():
-        sides = [next(m for m in run.models if m.label == label) for label in (row.a, row.b)]
-        right = []
-        for side in sides:
-            y_true, y_proba = side.select("test")
-            right.append(y_proba.argmax(axis=1) == y_true)
-        only_a, only_b = (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
-        assert (row.only_a, row.only_b) == (only_a, only_b)
-        assert row.p == pytest.approx(stats.binomtest(int(only_a), int(only_a + only_b), 0.5).pvalue)
-        assert row.difference == pytest.approx(right[0].mean() - right[1].mean())
-        assert row.low < row.difference < row.high
-
-
-def test_holm_by_hand(run):
-    pairs = statistics.compare(run.models, "test")
-    running, expected = 0.0, {}
-    for rank, index in enumerate(np.argsort(pairs["p"])):
-        running = max(running, min(1.0, (len(pairs) - rank) * pairs["p"][index]))
-        expected[index] = running
-    assert list(pairs["p_holm"]) == pytest.approx([expected[i] for i in range(len(pairs))])
-
-
-def test_one_model_has_no_pair(run):
-    assert statistics.compare(run.models[:1]).empty
-
-
-def test_alignment_goes_by_id_and_not_by_row(run):
-    shuffled = run.models[1].predictions.sample(frac=1, random_state=4)
-    other = dataclasses.replace(run.models[1], predictions=shuffled)
-    ids, y_true, (one, two) = statistics.aligned([run.models[0], other], "test")
-    rows = run.models[1].predictions.set_index("id").loc[ids]
-    assert (two == rows[list(PROBABILITY_COLUMNS)].to_numpy()).all()
-    assert (y_true == rows["label"].to_numpy()).all()
-
-
-def test_alignment_refuses_other_images_and_other_labels(run):
-    first, second = run.models[:2]
-    fewer = dataclasses.replace(second, predictions=second.predictions.iloc[:-30])
-    with pytest.raises(ResultsError, match="not the same ones"):
-        statistics.aligned([first, fewer], "test")
-    relabelled = second.predictions.assign(label=(second.predictions["label"] + 1) % 7)
-    with pytest.raises(ResultsError, match="other labels"):
-        statistics.aligned([first, dataclasses.replace(second, predictions=relabelled)], "test")
-    assert statistics.same_images([first, second])
-    assert not statistics.same_images([first, fewer])
-
-
-def test_ensemble_is_the_mean_probability(run):
-    y_true, y_proba = statistics.ensemble(run.models, "private")
-    first = [model.select("private") for model in run.models]
-    assert (y_true == first[0][0]).all()
-    assert y_proba[5] == pytest.approx((first[0][1][5] + first[1][1][5] + first[2][1][5]) / 3)
-
-
 def test_calibration_by_hand():
     y_proba = np.full((4, 7), 0.0)
     y_proba[:2, 0], y_proba[:2, 1] = 0.9, 0.1
@@ -285,9 +214,13 @@ def test_confusion_by_hand():
     assert np.isnan(table.loc[("happy", "happy"), "percent"])
 
 
-def test_costs_come_from_the_record(tmp_path):
-    result = read_model(plant_model(tmp_path, "vgg16"))
+def test_costs_come_from_the_record_and_the_folder(tmp_path):
+    folder = plant_model(tmp_path, "vgg16")
+    result = read_model(folder)
     row = statistics.costs([result]).iloc[0]
     assert row["train_seconds"] == result.record["times"]["train_seconds"]
     assert row["device"] == "CPU: planted"
-    assert row["gpu_peak_mb"] is None
+    assert row["gpu_peak_mb"] is None and row["networks"] is None
+    for name in ("model.keras", "model.h5"):
+        (folder / name).touch()
+    assert statistics.costs([result])["networks"].item() == "model.h5, model.keras"

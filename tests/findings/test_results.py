@@ -1,0 +1,163 @@
+"""A run folder is read whatever part of it is there, and one place decides whether it is a result."""
+
+import json
+
+import numpy as np
+import pytest
+from planted import plant_model, plant_run, planted_predictions, planted_record
+
+from fer_utils.errors import ResultsError
+from fer_utils.findings.results import command, read_model, read_run
+from fer_utils.provenance import digest_predictions
+
+FAILED = {"error": "no memory", "traceback": "Traceback", "notebook": "vgg16.ipynb"}
+
+
+def test_a_plan_gives_the_trainings_and_their_order(tmp_path):
+    plant_run(tmp_path, models=("vgg16", "resnet50"), seeds=(1, 0))
+    plant_model(tmp_path, "mobilenet_v1", 0)  # of an earlier call
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "mobilenet_v1-seed-3.json").write_text(json.dumps(FAILED))
+    run = read_run(tmp_path)
+    found = [(training.model, training.seed) for training in run.trainings]
+    assert found == [("vgg16", 1), ("vgg16", 0), ("resnet50", 1), ("resnet50", 0)]
+    assert [result.seed for result in run.by_name("vgg16")] == [0, 1]
+    assert [(result.model, result.seed) for result in run.first_seeds] == [("vgg16", 0), ("resnet50", 0)]
+    assert run.is_result and not run.failures
+
+
+def test_without_a_plan_trainings_are_found(tmp_path):
+    for seed in (10, 2):
+        plant_model(tmp_path, "vgg16", seed)
+    (tmp_path / "vgg16" / "seed-x").mkdir()
+    (tmp_path / "vgg16" / "seed-x" / "run.json").write_text("{}")
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "resnet50-seed-0.json").write_text(json.dumps(FAILED))
+    run = read_run(tmp_path)
+    assert [(t.model, t.seed, t.finished) for t in run.trainings] == [
+        ("resnet50", 0, False),
+        ("vgg16", 2, True),
+        ("vgg16", 10, True),
+    ]
+    assert run.failures == [{"model": "resnet50", "seed": 0, "label": "resnet50"} | FAILED]
+
+
+def test_an_empty_folder_is_a_run_without_trainings(tmp_path):
+    run = read_run(tmp_path / "nowhere")
+    assert (run.trainings, run.models, run.failures, run.images, run.problems) == ([], [], [], None, [])
+    assert run.reasons == {"absent": "no model has been trained"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("run.json", "{", "run.json cannot be read"),
+        ("run.json", "[1]", "run.json holds a list, expected an object"),
+        ("run.json", '{"protocol": "sound"}', "run.json lacks data, split, weights, parameters, epochs"),
+        ("metrics.json", "{", "metrics.json cannot be read"),
+        ("history.csv", None, "history.csv missing"),
+    ],
+)
+def test_a_broken_training_is_a_failure_with_its_reason(tmp_path, name, content, error):
+    path = plant_run(tmp_path, models=("resnet50", "vgg16")) / "vgg16" / "seed-0" / name
+    path.unlink()
+    if content:
+        path.write_text(content)
+    run = read_run(tmp_path)
+    assert [result.model for result in run.models] == ["resnet50"]
+    (failure,) = run.failures
+    assert failure["error"].startswith(error)
+    assert (failure["model"], failure["seed"], failure["label"]) == ("vgg16", 0, "VGG-16")
+    with pytest.raises(ResultsError, match=error):
+        read_model(path.parent)
+
+
+def test_broken_files_of_the_run_are_problems(tmp_path):
+    plant_run(tmp_path, models=("vgg16",))
+    (tmp_path / "plan.json").write_text("{")
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "dataset.json").write_text('"text"')
+    run = read_run(tmp_path)
+    assert len(run.models) == 1 and run.plan == run.dataset == {}
+    assert [text.split()[0] for text in run.problems] == ["plan.json", "dataset.json"]
+
+
+def test_a_broken_table_names_the_file_when_it_is_asked_for(tmp_path):
+    folder = plant_model(tmp_path, "vgg16")
+    (folder / "predictions.parquet").write_bytes(b"PAR1")
+    result = read_model(folder)
+    assert len(result.history) == 10
+    with pytest.raises(ResultsError, match="predictions.parquet cannot be read"):
+        result.select("test")
+    assert result.predictions_last is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ({}, {}),
+        ({"synthetic": True}, {"data": "synthetic data"}),
+        (
+            {"data": {"known": False, "variant": "fer2013-modified"}},
+            {"data": "data that are not the known FER2013 (fer2013-modified)"},
+        ),
+        (
+            {
+                "shortened": True,
+                "epochs": {"requested": 3, "run": 3, "best": 1},
+                "split": {"train": 63, "test_images_per_class": 8},
+            },
+            {"shortened": "shortened run (3 of 45 epochs, 63 training images, 8 test images per class)"},
+        ),
+    ],
+)
+def test_what_is_a_result(tmp_path, changes, reasons):
+    run = read_run(plant_run(tmp_path, models=("vgg16", "resnet50"), **changes))
+    assert run.models[0].reasons == run.reasons == reasons
+    assert run.models[0].is_result == run.is_result == (not reasons)
+
+
+def test_one_training_that_is_no_result_makes_the_run_none(tmp_path):
+    plant_model(tmp_path, "resnet50")
+    plant_model(tmp_path, "vgg16", record=planted_record("vgg16", shortened=True))
+    run = read_run(tmp_path)
+    assert [result.is_result for result in run.models] == [True, False]
+    assert not run.is_result and list(run.reasons) == ["shortened"]
+
+
+def planned(folder, text):
+    """A run of two models that this command made."""
+    plant_run(folder, models=("vgg16", "resnet50"), seeds=(0, 1))
+    plan = json.loads((folder / "plan.json").read_text()) | {"command": text}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return read_run(folder)
+
+
+def test_a_command_keeps_the_options_of_the_run(tmp_path):
+    run = planned(
+        tmp_path,
+        "./run_all.sh --profile quick --data='/my data/f.zip' --models vgg16 --seeds 0,1 --out out/a --set epochs=3 "
+        "--set weights=none --jobs 2 --publish",
+    )
+    base = "./run_all.sh --profile quick --data '/my data/f.zip' --models vgg16,resnet50"
+    assert command(run, ["vgg16", "mobilenet_v1"], epochs=9, weights=None) == (
+        base + ",mobilenet_v1 --seeds 0,1 --jobs 2 --out out/a --set epochs=9"
+    )
+    # A run folder holds one profile and one data set.
+    assert command(run, seeds=(2,), profile="paper", data="PATH") == (
+        "./run_all.sh --profile paper --data PATH --models vgg16,resnet50 --seeds 2 --jobs 2"
+    )
+
+
+def test_a_command_without_a_plan_comes_from_the_records(tmp_path):
+    assert command(read_run(tmp_path)) == "./run_all.sh"
+    plant_model(tmp_path, "vgg16", 0, record=planted_record("vgg16", profile="alone", synthetic=True))
+    assert command(read_run(tmp_path)) == "./run_all.sh --data synthetic --models vgg16"
+
+
+def test_predictions_digest_sees_values_and_not_storage():
+    table = planted_predictions(30)
+    digest = digest_predictions(table)
+    assert digest == digest_predictions(table.astype({"label": "int64"}))
+    table.loc[3, "p_sad"] = np.nextafter(table.loc[3, "p_sad"], np.float32(1), dtype="float32")
+    assert digest != digest_predictions(table)
