@@ -1,12 +1,14 @@
 """What is wrong with the images: duplicates, conflicting labels, leaks between splits, flat images.
 
-Everything is computed from the table of images (:func:`fer_utils.data.pixels.image_table`), in which equal
-``pixel_hash`` means equal decoded pixels.
+Everything is computed from the table of images (:func:`image_table`), in which equal ``pixel_hash`` means equal
+decoded pixels.
 """
 
+import numpy as np
 import pandas as pd
 
 from fer_utils.constants import CLASSES, USAGES
+from fer_utils.data.pictures import pixel_hash, statistics
 
 #: Images whose grey levels have a standard deviation below this (of 255) show nothing.
 NEAR_CONSTANT = 2.0
@@ -24,8 +26,27 @@ THESIS_COUNTS = {
 THESIS_TOTAL = 35340
 
 
+def image_table(images: np.ndarray, labels: np.ndarray, usage: np.ndarray, ids: np.ndarray) -> pd.DataFrame:
+    """Return the layout of ``images.parquet``: one row per image.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, 48, 48)
+    labels : ndarray of int, shape (n,)
+        Index into :data:`fer_utils.constants.CLASSES`.
+    usage, ids : ndarray of str, shape (n,)
+
+    Returns
+    -------
+    DataFrame
+        Columns id, usage (str), label (int8), pixel_hash (16 hexadecimal digits), mean, std, sharpness (float32).
+    """
+    table = pd.DataFrame({"id": ids, "usage": usage, "label": labels.astype(np.int8), "pixel_hash": pixel_hash(images)})
+    return table.join(statistics(images))
+
+
 def class_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the number of images per class and split, beside the thesis's Table 3.1.
+    """Return the number of images per class and usage, beside the thesis's Table 3.1.
 
     Parameters
     ----------
@@ -35,8 +56,8 @@ def class_counts(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame of int64
-        A row a class and a last row ``"all"``; columns: each usage, ``"all"`` and ``"thesis"``. The thesis's
-        own sum stands in the last row, which is not the total that its text states (``THESIS_TOTAL``).
+        One row per class and a last row ``"all"``; columns: each usage, ``"all"`` and ``"thesis"``. The sum of the
+        thesis's rows differs from the total that its text states (``THESIS_TOTAL``).
     """
     counts = pd.crosstab(table["label"], table["usage"])
     counts = counts.reindex(index=range(len(CLASSES)), columns=list(USAGES), fill_value=0)
@@ -59,9 +80,9 @@ def duplicate_groups(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row a group of two images or more, indexed by ``pixel_hash``, largest first: ``n_images``,
-        ``n_labels``, ``n_usages``, ``labels`` (class names with their number, e.g. ``"angry 2, fear 1"``),
-        ``usages`` (the same for usages), ``ids`` (list of str).
+        One row per group of two images or more, indexed by ``pixel_hash``, largest first: ``n_images``, ``n_labels``,
+        ``n_usages``, ``labels`` (class names with their number, e.g. ``"angry 2, fear 1"``), ``usages`` (the same for
+        usages), ``ids`` (list of str).
     """
     repeated = table[table["pixel_hash"].duplicated(keep=False)].sort_values(["pixel_hash", "id"])
     repeated = repeated.assign(name=repeated["label"].map(dict(enumerate(CLASSES))))
@@ -91,18 +112,7 @@ def conflicting_groups(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_training(table: pd.DataFrame) -> pd.Series:
-    """Return which test images also stand in the training half, whatever their label.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns ``usage`` and ``pixel_hash``.
-
-    Returns
-    -------
-    Series of bool
-        In the table's index; False for the training images themselves.
-    """
+    """Return which test images also appear in train, whatever their label: Series of bool in the table's index."""
     training = table["usage"] == "Training"
     return ~training & table["pixel_hash"].isin(table.loc[training, "pixel_hash"])
 
@@ -113,20 +123,7 @@ def near_constant(table: pd.DataFrame) -> pd.Series:
 
 
 def sharpness_by_usage(table: pd.DataFrame) -> pd.DataFrame:
-    """Return quartiles of the sharpness per split.
-
-    Splits of one origin have like medians; a blurred half stands out.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns ``usage`` and ``sharpness``.
-
-    Returns
-    -------
-    DataFrame of float64
-        A row a usage that occurs; columns ``lower_quartile``, ``median``, ``upper_quartile``.
-    """
+    """Return quartiles of the sharpness: one row per usage; splits of one origin have like medians."""
     quartiles = table.groupby("usage")["sharpness"].quantile([0.25, 0.5, 0.75]).unstack().astype(float)
     quartiles.columns = ["lower_quartile", "median", "upper_quartile"]
     return quartiles.reindex([usage for usage in USAGES if usage in quartiles.index])
@@ -138,7 +135,7 @@ def audit(table: pd.DataFrame) -> dict:
     Parameters
     ----------
     table : DataFrame
-        As :func:`fer_utils.data.pixels.image_table` makes it, or ``images.parquet``.
+        As :func:`image_table` makes it, or ``images.parquet``.
 
     Returns
     -------
@@ -147,7 +144,7 @@ def audit(table: pd.DataFrame) -> dict:
         two or more identical images), of these ``n_conflicting_groups`` (more than one label) and
         ``n_groups_across_usages``; ``n_conflicting_images``; ``n_duplicates_within`` (per usage, images
         beyond the first of their group in that usage); ``n_test_in_train``, ``n_test_in_train_public``,
-        ``n_test_in_train_private`` (test images that also stand in train),
+        ``n_test_in_train_private`` (test images that also appear in train),
         ``n_test_in_train_other_label`` (of these, those that train knows only under other labels);
         ``n_near_constant``; ``sharpness`` ({usage: quartiles}); ``counts`` ({usage: {class: n}}).
     """

@@ -9,18 +9,14 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from fer_utils.data import readers, reference, sources
 from fer_utils.constants import CLASSES, IMAGE_SIZE, USAGES
-from fer_utils.data.fingerprint import fingerprint
+from fer_utils.data import decoding, identity, pictures, readers, sources, verdict
 from fer_utils.data.synthetic import make_faces
-
-#: Changes when decoded images are stored otherwise, or come out otherwise.
-CACHE_FORMAT = 1
 
 #: This many decoded copies are kept; of more, those not used for longest are removed (about 90 MB each).
 CACHE_ENTRIES = 4
@@ -45,7 +41,9 @@ class Dataset:
     source : str
         ``"synthetic"``, ``"kaggle:msambare/fer2013"`` or the base name of a file or folder.
     fingerprint : dict
-        What this copy is and how it differs from the known ones; see :mod:`fer_utils.data.fingerprint`.
+        What this copy is: ``variant``, ``known``, ``description``, ``differences`` (see
+        :func:`fer_utils.data.identity.identify`); ``sha256`` of pixels, labels and usage, ``counts`` ({usage: {class:
+        n}}), ``n_images``, ``decoder``, ``form`` (zip, folder, csv or synthetic), ``notes``.
     notes : tuple of str
         What a reader of the results should know: what was tried before falling back, oddities of the copy.
     path : Path or None
@@ -68,7 +66,6 @@ def load(
     on_message: Callable[[str], None] = print,
     *,
     allow_fallback: bool = True,
-    timeout: float = 20,
 ) -> Dataset:
     """Load FER2013.
 
@@ -83,8 +80,6 @@ def load(
         Takes one line of text for the user.
     allow_fallback : bool
         False: raise rather than fall back to the synthetic set.
-    timeout : float
-        Seconds without a new byte after which a download from Kaggle is given up.
 
     Returns
     -------
@@ -96,9 +91,9 @@ def load(
         If the data is missing, or broken in any way; the message names the file and the reason.
     """
     folder = sources.cache_folder(cache)
-    found = sources.find(source, folder, on_message, allow_fallback, timeout)
+    found = sources.find(source, folder, on_message, allow_fallback)
     if found.path is None:
-        arrays, meta = _draw_synthetic()
+        arrays, meta = _draw()
     else:
         arrays, meta = _read_cached(found.path, folder / "decoded", on_message)
     for array in arrays.values():
@@ -117,80 +112,107 @@ def load(
     return dataset
 
 
-def _draw_synthetic() -> tuple[dict, dict]:
+def _draw():
     images, labels, usage = make_faces()
-    reading = readers.Reading(
-        images=images,
-        labels=np.asarray(labels, dtype=np.int64),
-        usage=np.asarray(usage),
-        names=np.array([f"drawn-{i:06d}" for i in range(len(labels))]),
-        form="synthetic",
-        decoder=f"drawn with {readers.decoder()}",
-        jpeg=False,
-        notes=(),
-    )
-    arrays = sort(reading)
-    meta = _describe(reading)
-    meta["fingerprint"] = _fingerprint(arrays, meta)
-    return arrays, meta
-
-
-def sort(reading: readers.Reading) -> dict[str, np.ndarray]:
-    """Bring images into the canonical order: usage, label, sha256 of the pixels, name.
-
-    Parameters
-    ----------
-    reading : Reading
-
-    Returns
-    -------
-    dict of ndarray
-        ``images``, ``labels``, ``usage`` and ``ids`` as :class:`Dataset` has them.
-    """
-    keys = [
-        (USAGES.index(part), label, readers.pixel_sha256(image), name)
-        for part, label, image, name in zip(reading.usage, reading.labels, reading.images, reading.names, strict=True)
-    ]
-    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
-    ids = [f"{reading.usage[i]}/{CLASSES[reading.labels[i]]}/{reading.names[i]}" for i in order]
-    return {
-        "images": reading.images[order],
-        "labels": reading.labels[order],
-        "usage": reading.usage[order],
-        "ids": np.array(ids),
+    found = {
+        "variant": "synthetic",
+        "known": False,
+        "description": "Synthetic faces drawn by this package; no result from them is one on FER2013.",
+        "differences": ["drawn, not photographed"],
     }
+    names = np.array([f"drawn-{i:06d}" for i in range(len(labels))])
+    drawn_with = f"drawn with {decoding.decoder()}"
+    return _finish(readers.Reading(images, labels, usage, names, "synthetic", drawn_with, jpeg=False), found)
 
 
-def _describe(reading: readers.Reading) -> dict:
-    return {
-        "form": reading.form,
+def _read(path):
+    reading = readers.read(path)
+    usage, found = identity.identify(reading.images, reading.labels, reading.usage, reading.names, jpeg=reading.jpeg)
+    usage, notes = _share_out(usage, reading)
+    readers.check_complete(reading.images, reading.labels, usage, USAGES, str(path))
+    return _finish(replace(reading, usage=usage, notes=(*reading.notes, *notes)), found)
+
+
+def _share_out(usage, reading):
+    """Decide the usage of test images that are not FER2013's: by the file name's prefix, else by content.
+
+    The distinct images of a class, sorted by the hash of their pixels, go to PublicTest and PrivateTest in turn. So
+    identical images stay together, and the result depends neither on names nor on the form of the copy.
+    """
+    prefixes = np.array([name.split("_")[0] for name in reading.names])
+    usage = np.where((usage == "test") & np.isin(prefixes, USAGES[1:]), prefixes, usage).astype("U11")
+    undecided = usage == "test"
+    for label in np.unique(reading.labels[undecided]):
+        of_class = np.flatnonzero(undecided & (reading.labels == label))
+        _, rank = np.unique([_pixel_sha256(image) for image in reading.images[of_class]], return_inverse=True)
+        usage[of_class] = np.where(rank % 2 == 0, "PublicTest", "PrivateTest")
+    n = np.count_nonzero(undecided)
+    note = (
+        f"{n:,} test images that are not FER2013's and whose names say neither PublicTest nor PrivateTest were shared "
+        "out between the two by the hash of their pixels"
+    )
+    return usage, [note] if n else []
+
+
+def _finish(reading, found):
+    """Sort the images and describe them."""
+    arrays = sort(reading.images, reading.labels, reading.usage, reading.names)
+    meta = {
+        "sha256": content_hash(arrays["images"], arrays["labels"], arrays["usage"]),
+        "counts": counts(arrays["labels"], arrays["usage"]),
+        "n_images": len(reading.labels),
         "decoder": reading.decoder,
-        "jpeg": reading.jpeg,
+        "form": reading.form,
         "notes": list(reading.notes),
     }
+    return arrays, {"fingerprint": found | meta, "notes": list(reading.notes)}
 
 
-def _fingerprint(arrays: dict, meta: dict) -> dict:
-    return fingerprint(**arrays, form=meta["form"], decoder=meta["decoder"], jpeg=meta["jpeg"], notes=meta["notes"])
+def sort(images: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a dataset's arrays in the canonical order: usage, label, sha256 of the pixels, name."""
+    keys = [
+        (USAGES.index(part), label, _pixel_sha256(image), name)
+        for part, label, image, name in zip(usage, labels, images, names, strict=True)
+    ]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
+    ids = [f"{usage[i]}/{CLASSES[labels[i]]}/{names[i]}" for i in order]
+    return {"images": images[order], "labels": labels[order], "usage": usage[order], "ids": np.array(ids)}
 
 
-# --- the cache of decoded images ----------------------------------------------------------------------------
+def _pixel_sha256(image):
+    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
 
 
-def _read_cached(path: Path, folder: Path, on_message: Callable[[str], None]) -> tuple[dict, dict]:
+def content_hash(images: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> str:
+    """Return the sha256 of what a network sees: pixels, labels and usage, not the names.
+
+    It is taken over three blocks of bytes: the pixels of all images in the canonical order, row by row (2,304 n bytes);
+    the labels (n bytes); each usage's index in ``USAGES`` (n bytes).
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(images, dtype=np.uint8))
+    digest.update(np.asarray(labels).astype(np.uint8).tobytes())
+    digest.update(np.array([USAGES.index(part) for part in usage], dtype=np.uint8).tobytes())
+    return digest.hexdigest()
+
+
+def counts(labels: np.ndarray, usage: np.ndarray) -> dict[str, dict[str, int]]:
+    """Return the number of images per usage and class, zeros included."""
+    return {
+        part: {name: int(((usage == part) & (labels == i)).sum()) for i, name in enumerate(CLASSES)} for part in USAGES
+    }
+
+
+# --- the cache of decoded images ----------------------------------------------------------------------------------
+
+
+def _read_cached(path, folder, on_message):
     """Take the decoded images from the cache, or read the source and leave them there."""
     entry = folder / _key(path)
     stored = _open_entry(entry)
-    if stored is None:
-        on_message(f"Reading {path} ...")
-        reading = readers.read(path)
-        arrays, meta = sort(reading), _describe(reading)
-    else:
-        arrays, meta = stored
-        if meta["fingerprint_code"] == _fingerprint_code():
-            return stored
-    meta["fingerprint"] = _fingerprint(arrays, meta)
-    meta["fingerprint_code"] = _fingerprint_code()
+    if stored is not None:
+        return stored
+    on_message(f"Reading {path} ...")
+    arrays, meta = _read(path)
     try:
         _write_entry(entry, arrays, meta)
         _prune(folder, keep=entry)
@@ -199,21 +221,15 @@ def _read_cached(path: Path, folder: Path, on_message: Callable[[str], None]) ->
     return _open_entry(entry) or (arrays, meta)
 
 
-def _key(path: Path) -> str:
-    """Name a cache entry by all that decides what it holds; any change to the source gives another name."""
-    state = [CACHE_FORMAT, readers.decoder(), str(path.resolve()), readers.stamp(path)]
+def _key(path):
+    """Name a cache entry by all that decides what it holds: the source's state, and what reads and compares it."""
+    code = [Path(module.__file__) for module in (readers, decoding, identity, pictures, verdict)]
+    sums = [_hash_file(file) for file in (Path(__file__), *code, pictures.REFERENCE)]
+    state = [sums, decoding.decoder(), str(path.resolve()), readers.stamp(path)]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:20]
 
 
-def _fingerprint_code() -> str:
-    """Hash the code and the reference that make a fingerprint, which a stored one must not outlive."""
-    package = Path(__file__).parent
-    files = [package / f"{module}.py" for module in ("comparison", "fingerprint", "pixels", "reference")]
-    contents = [file.read_bytes() for file in (*files, reference.PATH)]
-    return hashlib.sha256(b"".join(contents)).hexdigest()
-
-
-def _open_entry(entry: Path) -> tuple[dict, dict] | None:
+def _open_entry(entry):
     """Map a cache entry into memory; None if there is none or it is damaged in any way."""
     try:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
@@ -231,12 +247,12 @@ def _open_entry(entry: Path) -> tuple[dict, dict] | None:
     return arrays, meta
 
 
-def _hash_file(path: Path) -> str:
+def _hash_file(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_entry(entry: Path, arrays: dict, meta: dict) -> None:
+def _write_entry(entry, arrays, meta):
     """Write a cache entry under another name and rename it, so that no one ever meets half of one."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=entry.parent))
@@ -258,7 +274,7 @@ def _write_entry(entry: Path, arrays: dict, meta: dict) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _prune(folder: Path, keep: Path) -> None:
+def _prune(folder, keep):
     """Remove the entries not used for longest, and what a killed process left half written a day ago."""
     entries = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
     whole = [p for p in entries if not p.name.startswith(".") and p != keep]

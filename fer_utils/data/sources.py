@@ -19,11 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_utils.errors import DataError
+from fer_utils.data.readers import CSV_NAMES, tree_root
+from fer_utils.errors import DataError, redact
 from fer_utils.files import write_json
 from fer_utils.paths import project_root
-from fer_utils.report.privacy import redact
-from fer_utils.data.readers import CSV_NAMES, tree_root
 
 KAGGLE_SLUG = "msambare/fer2013"
 
@@ -38,14 +37,8 @@ FILE_NAMES = ("fer2013.zip", "archive.zip", *CSV_NAMES, "fer2013.tar.gz")
 class Found:
     """Where the data is.
 
-    Attributes
-    ----------
-    path : Path or None
-        File or folder; None for the synthetic set.
-    source : str
-        ``"synthetic"``, ``"kaggle:msambare/fer2013"`` or the base name of `path`. Never a full path.
-    notes : tuple of str
-        What was tried before and why it failed, for the report.
+    ``path`` is None for the synthetic set; ``source`` is ``"synthetic"``, ``"kaggle:msambare/fer2013"`` or the base name
+    of `path`, never a full path; ``notes`` say what was tried before and why it failed.
     """
 
     path: Path | None
@@ -54,17 +47,7 @@ class Found:
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
-    """Return the folder of downloads and decoded images; it need not exist.
-
-    Parameters
-    ----------
-    cache : path, optional
-        Taken if given; else ``FER_CACHE``, else ``data/`` of the project.
-
-    Returns
-    -------
-    Path
-    """
+    """Return the folder of downloads and decoded images: `cache`, else ``FER_CACHE``, else ``data/`` of the project."""
     if cache or os.environ.get("FER_CACHE"):
         return Path(cache or os.environ["FER_CACHE"]).expanduser()
     return project_root() / "data"
@@ -75,26 +58,8 @@ def find(
     cache: str | Path | None = None,
     on_message: Callable[[str], None] = print,
     allow_fallback: bool = True,
-    timeout: float = 20,
 ) -> Found:
-    """Find the data, downloading it if need be.
-
-    Parameters
-    ----------
-    source : {"auto", "synthetic", "kaggle"} or path
-        ``"auto"`` tries ``FER2013_DATA``, the cache folder, Kaggle, and last the synthetic set.
-    cache : path, optional
-        See :func:`cache_folder`.
-    on_message : callable
-        Takes one line of text for the user.
-    allow_fallback : bool
-        False: raise rather than fall back to the synthetic set.
-    timeout : float
-        Seconds without a new byte after which the download from Kaggle is given up.
-
-    Returns
-    -------
-    Found
+    """Find the data, downloading it if need be; the parameters are those of :func:`fer_utils.data.dataset.load`.
 
     Raises
     ------
@@ -106,13 +71,13 @@ def find(
     if source == "synthetic":
         return Found(None, "synthetic")
     if source == "kaggle":
-        return _from_kaggle(folder, on_message, timeout)
+        return _from_kaggle(folder, on_message)
     if source != "auto":
         return _from_path(Path(source), "the path given")
-    return _find_anywhere(folder, on_message, allow_fallback, timeout)
+    return _find_anywhere(folder, on_message, allow_fallback)
 
 
-def _find_anywhere(folder: Path, on_message: Callable[[str], None], allow_fallback: bool, timeout: float) -> Found:
+def _find_anywhere(folder, on_message, allow_fallback):
     if os.environ.get("FER2013_DATA"):
         return _from_path(Path(os.environ["FER2013_DATA"]), "FER2013_DATA")
     tried = ["FER2013_DATA is not set"]
@@ -121,7 +86,7 @@ def _find_anywhere(folder: Path, on_message: Callable[[str], None], allow_fallba
         return Found(path, _source_of(path))
     tried.append(f"the folder {folder.name}/ holds no copy of FER2013")
     try:
-        return _from_kaggle(folder, on_message, timeout)
+        return _from_kaggle(folder, on_message)
     except DataError as error:
         tried.append(str(error))
     remedy = (
@@ -138,7 +103,7 @@ def _find_anywhere(folder: Path, on_message: Callable[[str], None], allow_fallba
     return Found(None, "synthetic", tuple(tried))
 
 
-def _from_path(path: Path, origin: str) -> Found:
+def _from_path(path, origin):
     path = path.expanduser()
     if not path.exists():
         raise DataError(f"{path}: {origin} does not exist")
@@ -156,17 +121,7 @@ def _from_path(path: Path, origin: str) -> Found:
 
 
 def find_in_folder(folder: Path) -> Path | None:
-    """Find a copy of the data in a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        Holds one of ``FILE_NAMES``, or ``train/`` and ``test/``; either may lie one folder down.
-
-    Returns
-    -------
-    Path or None
-        The file, or the folder that holds ``train/`` and ``test/``.
+    """Find one of ``FILE_NAMES``, or the folder that holds ``train/`` and ``test/``, here or one folder down; else None.
 
     Raises
     ------
@@ -190,12 +145,12 @@ def find_in_folder(folder: Path) -> Path | None:
 # --- Kaggle -------------------------------------------------------------------------------------------------
 
 
-def _from_kaggle(folder: Path, on_message: Callable[[str], None], timeout: float) -> Found:
+def _from_kaggle(folder, on_message):
     path = folder / "fer2013.zip"
     if path.is_file():
         on_message(f"{path} is there already; it is used, nothing is downloaded")
     else:
-        download(folder, on_message, timeout)
+        download(folder, on_message)
     return Found(path, _source_of(path))
 
 
@@ -211,13 +166,9 @@ def download(folder: Path, on_message: Callable[[str], None] = print, timeout: f
     on_message : callable
         Takes one line of text for the user.
     timeout : float
-        Seconds without a new byte after which to give up. (``kaggle`` itself would wait for ever.)
+        Seconds without a new byte after which to give up (``kaggle`` itself would wait for ever).
     limit : float
         Seconds after which to give up in any case.
-
-    Returns
-    -------
-    Path
 
     Raises
     ------
@@ -250,7 +201,7 @@ def download(folder: Path, on_message: Callable[[str], None] = print, timeout: f
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _run_kaggle(part: Path, on_message: Callable[[str], None], timeout: float, limit: float) -> None:
+def _run_kaggle(part, on_message, timeout, limit):
     command = [*KAGGLE_COMMAND, "datasets", "download", "-q", "-d", KAGGLE_SLUG, "-p", str(part)]
     # VERBOSE makes kaggle print the Authorization header.
     environment = {name: value for name, value in os.environ.items() if name != "VERBOSE"}
@@ -273,9 +224,7 @@ def _run_kaggle(part: Path, on_message: Callable[[str], None], timeout: float, l
             raise DataError(f"Kaggle: {_last_line(text, part) or f'ended with code {process.returncode}'}")
 
 
-def _watch(
-    process: subprocess.Popen, part: Path, on_message: Callable[[str], None], timeout: float, limit: float
-) -> None:
+def _watch(process, part, on_message, timeout, limit):
     """Wait for the download to end, as long as its file grows."""
     started = grown = told = time.monotonic()
     size = 0
@@ -294,7 +243,7 @@ def _watch(
             told = now
 
 
-def _kill(process: subprocess.Popen) -> None:
+def _kill(process):
     if process.poll() is None:
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)  # its own session, so its children go too
@@ -303,7 +252,7 @@ def _kill(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def _last_line(text: str, part: Path) -> str:
+def _last_line(text, part):
     """Return the last line that kaggle printed, which is its error, without credentials and local paths."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and "authorization" not in line.lower()]
     line = redact(lines[-1]) if lines else ""
@@ -314,18 +263,18 @@ def _last_line(text: str, part: Path) -> str:
     return f"{cause.group()} (no network?)" if cause else line[:300]
 
 
-def _mark_origin(path: Path) -> None:
+def _mark_origin(path):
     """Note beside a download where it came from, so that a later run can say so too."""
     status = path.stat()
     record = {"source": f"kaggle:{KAGGLE_SLUG}", "size": status.st_size, "mtime_ns": status.st_mtime_ns}
     write_json(_origin_file(path), record)
 
 
-def _origin_file(path: Path) -> Path:
+def _origin_file(path):
     return path.with_name(f"{path.name}.origin.json")
 
 
-def _source_of(path: Path) -> str:
+def _source_of(path):
     """Return where a file came from if :func:`download` left it there and it is unchanged, else its base name."""
     try:
         record = json.loads(_origin_file(path).read_text(encoding="utf-8"))

@@ -86,23 +86,7 @@ def first_per_class(dataset: Dataset, positions: np.ndarray, n: int) -> np.ndarr
     random. They are the same in every run, for every seed and whatever form the data came in, and a smaller subset
     is part of a larger one.
 
-    Parameters
-    ----------
-    dataset : Dataset
-    positions : ndarray of int, shape (m,)
-        The images to choose from.
-    n : int
-        Images per class and usage; a class that has fewer gives all it has, and 0 takes all of every class.
-
-    Returns
-    -------
-    ndarray of int
-        Positions, ascending.
-
-    Raises
-    ------
-    ConfigError
-        If `n` is negative or not a whole number.
+    `n` is the number of images per class and usage; a class that has fewer gives all it has, and 0 takes all.
     """
     if int(n) != n or n < 0:
         raise ConfigError(f"images per class is {n!r}; expected a whole number, 0 for all")

@@ -1,67 +1,7 @@
-"""What a run's files do not tell: secrets, and where files lie on the machine.
+"""Where files lie on the machine is not told in a run's report."""
 
-What other programs print when they fail (Kaggle's client, a download, a proxy) may hold credentials. It passes
-`redact` before it becomes part of a message, a log or a record.
-"""
-
-import json
-import os
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
-
-SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|PWD|CREDENTIAL|AUTH|KAGGLE_USERNAME", re.IGNORECASE)
-
-#: Values shorter than this are no secret worth the name, and stand in too many words by chance.
-SHORTEST = 6
-
-
-def kaggle_files():
-    """Return where Kaggle's client keeps credentials, as it looks for them itself."""
-    folders = [os.environ.get("KAGGLE_CONFIG_DIR"), "~/.kaggle", "~/.config/kaggle"]
-    return [
-        Path(folder).expanduser() / name for folder in folders if folder for name in ("kaggle.json", "access_token")
-    ]
-
-
-def secrets():
-    """Return the secrets that this process could know of: environment, proxies, Kaggle's files; longest first."""
-    found = {value for name, value in os.environ.items() if SECRET_NAME.search(name) and not value.startswith("/")}
-    for name, value in os.environ.items():
-        if name.lower().endswith("_proxy") and "@" in value:
-            login = urlsplit(value).netloc.rpartition("@")[0]
-            found |= {login, *login.split(":", 1), *map(unquote, login.split(":", 1))}
-    for path in kaggle_files():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, ValueError, RuntimeError):
-            continue
-        try:
-            found |= {str(value) for value in json.loads(text).values()}
-        except (ValueError, AttributeError):
-            found.add(text.strip())
-    return sorted((value for value in found if len(value) >= SHORTEST), key=len, reverse=True)
-
-
-def redact(text):
-    """Return a text without secrets: known ones, logins and queries in addresses, authorization headers.
-
-    Parameters
-    ----------
-    text : str
-        What another program said.
-
-    Returns
-    -------
-    str
-        With ``***`` where a secret was.
-    """
-    for secret in secrets():
-        text = text.replace(secret, "***")
-    text = re.sub(r"(\w://)[^/\s'\"]*@", r"\1***@", text)
-    text = re.sub(r"(https?://[^\s?'\"]+\?)[^\s'\"]+", r"\1***", text)
-    header = r"(?i)authorization\W+(?:(?:basic|bearer|token)\s+)?[^\s'\"]+|\bbearer\s+[\w.~+/=-]{8,}"
-    return re.sub(header, "***", text)
 
 
 class HiddenFolders:

@@ -11,8 +11,7 @@ import filelock
 import h5py
 import keras
 
-from fer_utils.errors import ConfigError, TrainingError
-from fer_utils.report.privacy import redact
+from fer_utils.errors import ConfigError, TrainingError, redact
 
 #: Seconds without an answer after which Keras's weight server counts as unreachable.
 TIMEOUT = 20

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from fer_utils.report.privacy import HiddenFolders, redact
+from fer_utils.errors import redact
+from fer_utils.report.privacy import HiddenFolders
 
 
 @pytest.fixture
