@@ -9,7 +9,6 @@ import yaml
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.data import audit
 from fer_utils.data.dataset import load
-from fer_utils.data.pixels import image_table
 
 #: usage, label, pixels (one letter an image), standard deviation, sharpness; counted by hand below.
 ROWS = [
@@ -42,6 +41,16 @@ def table():
         },
         index=range(100, 111),  # nothing may rely on a default index
     )
+
+
+def test_image_table_layout(small_set):
+    ids = np.array(list(small_set.files))
+    types = {
+        name: str(kind)
+        for name, kind in audit.image_table(small_set.images, small_set.labels, small_set.usage, ids).dtypes.items()
+    }
+    assert list(types) == ["id", "usage", "label", "pixel_hash", "mean", "std", "sharpness"]
+    assert types["label"] == "int8" and {types[name] for name in ("mean", "std", "sharpness")} == {"float32"}
 
 
 def test_audit_counted_by_hand(table):
@@ -113,7 +122,7 @@ def test_thesis_counts_are_those_of_the_claims():
 
 def test_real_set(real_data, tmp_path):
     dataset = load(real_data, cache=tmp_path, on_message=lambda text: None)
-    found = audit.audit(image_table(dataset.images, dataset.labels, dataset.usage, dataset.ids))
+    found = audit.audit(audit.image_table(dataset.images, dataset.labels, dataset.usage, dataset.ids))
     # Measured on the published set, independently of this code.
     assert found["n_images"] == 35887 and found["n_distinct"] == 34034
     assert found["n_duplicate_groups"] == 1516 and found["n_conflicting_groups"] == 57

@@ -8,19 +8,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import encode
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.data import dataset as data
-from fer_utils.data import readers
-from fer_utils.data.fingerprint import content_hash
+from fer_utils.data import decoding, pictures, readers, reference
 from fer_utils.data.synthetic import make_faces
 from fer_utils.errors import DataError
 
+PACKAGED = pictures.REFERENCE
+
+
+@pytest.fixture(scope="session")
+def other_reference(tmp_path_factory):
+    """Return a reference of other images than the small set's."""
+    images, labels, usage = make_faces({usage: dict.fromkeys(CLASSES, 2) for usage in USAGES}, seed=9)
+    path = tmp_path_factory.mktemp("reference") / "other.parquet"
+    reference.save(reference.build(images, labels, usage, [f"{u}_{i}.jpg" for i, u in enumerate(usage)]), path)
+    return path
+
 
 @pytest.fixture(autouse=True)
-def elsewhere(monkeypatch, tmp_path):
-    """Keep these tests away from the user's data and cache."""
+def elsewhere(monkeypatch, tmp_path, other_reference):
+    """Keep these tests away from the user's data and cache, and spare the comparison with 35,887 known images."""
+    monkeypatch.setattr(pictures, "REFERENCE", other_reference)
     monkeypatch.delenv("FER2013_DATA", raising=False)
     monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
 
@@ -75,11 +86,9 @@ def test_canonical_order(small_set, tmp_path):
 
 
 def test_identical_images_are_ordered_by_name():
-    image = np.zeros((3, 48, 48), np.uint8)
-    reading = readers.Reading(
-        image, np.zeros(3, int), np.array(["Training"] * 3), np.array(["b", "c", "a"]), "zip", "", True, ()
-    )
-    assert list(data.sort(reading)["ids"]) == [f"Training/angry/{name}" for name in "abc"]
+    usage, names = np.array(["Training"] * 3), np.array(["b", "c", "a"])
+    arrays = data.sort(np.zeros((3, 48, 48), np.uint8), np.zeros(3, int), usage, names)
+    assert list(arrays["ids"]) == [f"Training/angry/{name}" for name in "abc"]
 
 
 def test_labels_belong_to_their_images(small_set, tmp_path):
@@ -99,17 +108,58 @@ def test_arrays_are_read_only_and_fingerprint_is_json(small_set, tmp_path):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = array[1]
     assert json.loads(json.dumps(loaded.fingerprint)) == loaded.fingerprint
-    assert loaded.fingerprint["known"] is False and loaded.fingerprint["decoder"] == readers.decoder()
+    assert loaded.fingerprint["known"] is False and loaded.fingerprint["decoder"] == decoding.decoder()
 
 
-def test_notes_of_a_copy_split_anew_reach_dataset_and_fingerprint(small_set, tmp_path):
-    name = "train/angry/Training_0.jpg"
-    changed = {"test/angry/Training_0.jpg": small_set.files[name], name: None}
-    path = small_set.write_zip(tmp_path / "a.zip", changed=changed)
-    for _ in range(2):  # from the cache too
-        loaded = data.load(path, on_message=quiet)
-        assert loaded.notes[0].startswith("split anew: 0 of 27 images in train/")
+def renamed(small_set, rename):
+    return {name: None for name in small_set.files} | {rename(name): d for name, d in small_set.files.items()}
+
+
+def test_known_images_keep_their_usage_whatever_they_are_called(small_set, tmp_path, monkeypatch):
+    names = np.array([name.split("/")[-1] for name in small_set.files])
+    reference.save(reference.build(small_set.images, small_set.labels, small_set.usage, names), tmp_path / "r.parquet")
+    monkeypatch.setattr(pictures, "REFERENCE", tmp_path / "r.parquet")
+    genuine = data.load(small_set.write_zip(tmp_path / "a.zip"), on_message=quiet)
+    changed = renamed(small_set, lambda n: f"{n.rsplit('/', 1)[0]}/{hashlib.md5(n.encode()).hexdigest()}.jpg")
+    other = data.load(small_set.write_zip(tmp_path / "b.zip", changed=changed), on_message=quiet)
+    assert genuine.fingerprint["known"] and other.fingerprint["known"] and other.notes == ()
+    assert genuine.fingerprint["sha256"] == other.fingerprint["sha256"]
+
+
+def test_unknown_test_images_are_shared_out_by_content(small_set, tmp_path):
+    by_number = renamed(small_set, lambda name: name.replace("_", "").replace("Test", "").lower())
+    by_hash = renamed(small_set, lambda n: f"{n.rsplit('/', 1)[0]}/{hashlib.md5(small_set.files[n]).hexdigest()}.jpg")
+    one = data.load(small_set.write_zip(tmp_path / "one.zip", changed=by_number), on_message=quiet)
+    two = data.load(small_set.write_folder(tmp_path / "two", changed=by_hash), on_message=quiet)
+    assert one.fingerprint["sha256"] == two.fingerprint["sha256"]
+    for label in range(len(CLASSES)):  # four distinct test images of each class
+        parts = list(one.usage[one.labels == label])
+        assert (parts.count("Training"), parts.count("PublicTest"), parts.count("PrivateTest")) == (4, 2, 2)
+    for loaded in (one, data.load(tmp_path / "one.zip", on_message=quiet)):  # from the cache too
+        assert loaded.notes[0].startswith("28 test images that are not FER2013's")
         assert loaded.fingerprint["notes"] == list(loaded.notes)
+
+
+def test_identical_images_fall_to_the_same_usage():
+    distinct = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
+    images, names = distinct[[0, 1, 2, 3, 4] * 2], np.array([f"{i}.jpg" for i in range(10)])
+    usage = np.full(10, "test")
+    reading = readers.Reading(images, np.zeros(10, int), usage, names, "zip", "", True)
+    usage, notes = data._share_out(usage, reading)
+    assert list(usage[:5]) == list(usage[5:]) and len(notes) == 1
+    # By hand: in the order of their hashes the distinct images go to the two in turn.
+    order = sorted(range(5), key=lambda i: hashlib.sha256(distinct[i].tobytes()).hexdigest())
+    assert [usage[i] for i in order] == ["PublicTest", "PrivateTest"] * 2 + ["PublicTest"]
+
+
+def test_class_or_usage_missing(small_set, tmp_path):
+    for part, said in (
+        ("fear/PrivateTest", "no images of class fear in PrivateTest"),
+        ("PublicTest", "no images in PublicTest"),
+    ):
+        changed = {name: None for name in small_set.files if part in name}
+        with pytest.raises(DataError, match=said):
+            data.load(small_set.write_zip(tmp_path / f"{part[:4]}.zip", changed=changed), on_message=quiet)
 
 
 # --- synthetic ----------------------------------------------------------------------------------------------
@@ -149,17 +199,7 @@ def test_a_damaged_copy_in_the_cache_folder_is_an_error_and_no_reason_to_fall_ba
 
 
 @pytest.fixture
-def quick_fingerprint(monkeypatch):
-    """Spare the comparison with 35,887 known images, which is not what these tests are about."""
-
-    def hash_only(images, labels, usage, ids, **options):
-        return {"description": "", "sha256": content_hash(images, labels, usage)}
-
-    monkeypatch.setattr(data, "fingerprint", hash_only)
-
-
-@pytest.fixture
-def reads(monkeypatch, quick_fingerprint):
+def reads(monkeypatch):
     """Count how often a source is read."""
     calls = []
     read = readers.read
@@ -237,17 +277,7 @@ def test_a_damaged_entry_is_made_anew(small_set, tmp_path, reads, damage):
     assert len(reads) == 2 and entries(tmp_path) == [entry]
 
 
-def test_a_new_fingerprint_needs_no_reading(small_set, tmp_path, reads, monkeypatch):
-    path = small_set.write_zip(tmp_path / "a.zip")
-    data.load(path, on_message=quiet)
-    monkeypatch.setattr(data, "_fingerprint_code", lambda: "newer")
-    monkeypatch.setattr(data, "fingerprint", lambda *args, **options: {"description": "newer"})
-    for _ in range(2):
-        assert data.load(path, on_message=quiet).fingerprint == {"description": "newer"}
-    assert len(reads) == 1 and len(entries(tmp_path)) == 1
-
-
-def test_a_cache_that_cannot_be_written(small_set, tmp_path, monkeypatch, quick_fingerprint):
+def test_a_cache_that_cannot_be_written(small_set, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FER_CACHE", str(tmp_path / "file"))
     messages = []
@@ -256,7 +286,7 @@ def test_a_cache_that_cannot_be_written(small_set, tmp_path, monkeypatch, quick_
     assert any("without a cache" in message for message in messages)
 
 
-def test_only_the_last_entries_are_kept(small_set, tmp_path, quick_fingerprint):
+def test_only_the_last_entries_are_kept(small_set, tmp_path):
     paths = [small_set.write_zip(tmp_path / f"{i}.zip") for i in range(data.CACHE_ENTRIES + 2)]
     for path in paths:
         data.load(path, on_message=quiet)
@@ -267,7 +297,7 @@ def test_only_the_last_entries_are_kept(small_set, tmp_path, quick_fingerprint):
     assert {data._key(paths[0]), data._key(paths[-1])} <= kept and data._key(paths[1]) not in kept
 
 
-def test_two_processes_at_once_are_no_harm(small_set, tmp_path, quick_fingerprint):
+def test_two_processes_at_once_are_no_harm(small_set, tmp_path):
     path = small_set.write_zip(tmp_path / "a.zip")
     first = data.load(path, on_message=quiet)
     (entry,) = entries(tmp_path)
@@ -296,7 +326,9 @@ def test_two_processes_at_once_are_no_harm(small_set, tmp_path, quick_fingerprin
 def real(real_data, tmp_path_factory):
     """Return the real dataset, its cache folder and source."""
     cache = tmp_path_factory.mktemp("cache")
-    return data.load(real_data, cache, quiet), cache, real_data
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "REFERENCE", PACKAGED)
+        return data.load(real_data, cache, quiet), cache, real_data
 
 
 def test_real_data(real):
@@ -312,27 +344,9 @@ def test_real_data(real):
     assert loaded.fingerprint["known"] and loaded.notes == ()
 
 
-def test_real_data_loads_fast_from_the_cache(real):
+def test_real_data_loads_fast_from_the_cache(real, monkeypatch):
+    monkeypatch.setattr(pictures, "REFERENCE", PACKAGED)
     _, cache, path = real
     started = time.monotonic()
     data.load(path, cache, quiet)
     assert time.monotonic() - started < 1
-
-
-def test_blurred_real_data_is_named(real, tmp_path):
-    """What a blurred training half does to the fingerprint, from file to fingerprint."""
-    loaded = real[0]
-    some = np.flatnonzero(np.arange(len(loaded.labels)) % 40 == 0)
-    folder = {"Training": "train", "PublicTest": "test", "PrivateTest": "test"}
-    for i in some:
-        image = Image.fromarray(loaded.images[i])
-        if loaded.usage[i] == "Training":
-            image = image.filter(ImageFilter.GaussianBlur(1.5))
-        name = loaded.ids[i].split("/", 1)[1]
-        path = tmp_path / "a" / folder[loaded.usage[i]] / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(image, quality=95))
-    found = data.load(tmp_path / "a", tmp_path / "cache", quiet).fingerprint
-    assert found["variant"] == "fer2013-modified" and not found["known"]
-    assert any("train" in text and "blurred" in text for text in found["differences"])
-    assert not any("test" in text and "blurred" in text for text in found["differences"])
