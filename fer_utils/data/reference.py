@@ -36,8 +36,9 @@ def build(images: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: np.n
     Returns
     -------
     DataFrame
-        One row per image, sorted by usage, label and number: ``usage``, ``label``, ``number``, ``pixel_hash``, ``other_decoder``,
-        ``mean``, ``std``, ``sharpness`` (its root) and ``product0`` to ``product15``, all in whole steps, ``recovered``.
+        One row per image, sorted by usage, label and number: ``usage``, ``label``, ``number``, ``pixel_hash``,
+        ``other_decoder`` (see :data:`fer_utils.data.pictures.HASH_DIGITS`), ``recovered``, and in whole steps ``mean``,
+        ``std``, ``sharpness`` (its root) and ``product0`` to ``product15``.
     """
     table = pictures.statistics(images).assign(sharpness=lambda t: np.sqrt(t["sharpness"]))
     table = (table / pictures.STATISTIC_STEP).round().astype(np.int16)
@@ -93,8 +94,9 @@ def main(argv=None) -> int:
     lines = options.recovered.read_text(encoding="utf-8").split()
     recovered = {"/".join(PurePosixPath(line).parts[-2:]) for line in lines}
     reading = readers.read(options.zip)
+    usage = [name.split("_")[0] for name in reading.names]
     other = _decode_otherwise(options.zip, reading)
-    table = build(reading.images, reading.labels, reading.usage, reading.names, recovered, other)
+    table = build(reading.images, reading.labels, usage, reading.names, recovered, other)
     marked = int(table["recovered"].sum())
     if marked != len(recovered):
         raise DataError(

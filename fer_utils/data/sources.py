@@ -37,8 +37,8 @@ FILE_NAMES = ("fer2013.zip", "archive.zip", *CSV_NAMES, "fer2013.tar.gz")
 class Found:
     """Where the data is.
 
-    ``path`` is None for the synthetic set; ``source`` is ``"synthetic"``, ``"kaggle:msambare/fer2013"`` or the base name
-    of `path`, never a full path; ``notes`` say what was tried before and why it failed.
+    ``path`` is None for the synthetic set; ``source`` is ``"synthetic"``, ``"kaggle:msambare/fer2013"`` or the base
+    name of `path`, never a full path; ``notes`` say what was tried before and why it failed.
     """
 
     path: Path | None
@@ -121,7 +121,7 @@ def _from_path(path, origin):
 
 
 def find_in_folder(folder: Path) -> Path | None:
-    """Find one of ``FILE_NAMES``, or the folder that holds ``train/`` and ``test/``, here or one folder down; else None.
+    """Find one of ``FILE_NAMES``, or the folder that holds ``train/`` and ``test/``, here or one folder down.
 
     Raises
     ------
