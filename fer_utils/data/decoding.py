@@ -80,13 +80,9 @@ def shorten(items: list[str], most: int = 5) -> str:
 
 
 def decode_all(paths: list[str], read_bytes: Callable[[str], bytes], where: str) -> tuple[np.ndarray, Counter]:
-    """Decode every image, in threads (Pillow releases the GIL while it decodes).
+    """Return images of shape (n, 48, 48), and the number of files of each format.
 
-    Returns
-    -------
-    images : ndarray of uint8, shape (n, 48, 48)
-    kinds : Counter
-        Number of files of each format.
+    They are decoded in threads, since Pillow releases the GIL while it decodes.
     """
     images = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
     compared = set(range(0, len(paths), max(1, len(paths) // COMPARED)))
@@ -172,19 +168,12 @@ def read_csv(file: io.BufferedIOBase, where: str) -> tuple[np.ndarray, np.ndarra
 
     The columns are found by name; blanks around names and values do not count. (Not by ``pandas.read_csv``: it takes a
     row that is too short for one of missing values, does not say in which line, and has no limit for a line's length.)
+    A malformed row raises a DataError that names its line; the header is line 1.
 
     Returns
     -------
-    images : ndarray of uint8, shape (n, 48, 48)
-    labels : ndarray of int64, shape (n,)
-        Index into ``CLASSES``, not the competition's code.
-    usage : ndarray of str, shape (n,)
-    notes : tuple of str
-
-    Raises
-    ------
-    DataError
-        Names the line of the first malformed row (the header is line 1).
+    images, labels, usage, notes
+        Labels are indices into ``CLASSES``, not the competition's codes.
     """
     lines = _Lines(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), where)
     rows = csv.reader(lines)

@@ -48,35 +48,19 @@ ORIENTATIONS = {
 
 
 def pixel_hash(images: np.ndarray) -> np.ndarray:
-    """Return a 64-bit hash of each image's pixels.
+    """Return a 64-bit hash of each image's pixels, as 16 hexadecimal digits: BLAKE2b over the rows.
 
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, height, width)
-
-    Returns
-    -------
-    ndarray of str, shape (n,)
-        16 hexadecimal digits: BLAKE2b with an 8-byte digest over the pixels row by row. Among 36,000 different
-        images the chance that any two share a hash is below 1 in 10 billion.
+    Among 36,000 different images the chance that any two share a hash is below 1 in 10 billion.
     """
     digests = [hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).hexdigest() for image in images]
     return np.array(digests, dtype="U16")
 
 
 def statistics(images: np.ndarray) -> pd.DataFrame:
-    """Return brightness, contrast and sharpness of each image.
+    """Return ``mean`` and ``std`` of each image in grey levels, and ``sharpness``.
 
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, height, width)
-
-    Returns
-    -------
-    DataFrame of float32, n rows
-        ``mean`` and ``std`` in grey levels (0 to 255) and ``sharpness``, the variance of the 4-neighbour Laplacian
-        on the inner pixels: 0 for a flat image, about 2,000 for a sharp face of 48x48 pixels (Pech-Pacheco et
-        al., 2000, Diatom autofocusing in brightfield microscopy).
+    That is the variance of the 4-neighbour Laplacian on the inner pixels: 0 for a flat image, about 2,000 for a sharp
+    face of 48x48 pixels (Pech-Pacheco et al., 2000, Diatom autofocusing in brightfield microscopy).
     """
 
     def of_chunk(x):
@@ -115,13 +99,7 @@ def to_jpeg(images: np.ndarray, quality: int = JPEG_QUALITY) -> np.ndarray:
 
 @cache
 def load_reference(path: Path) -> pd.DataFrame:
-    """Return the reference; its columns are those of :func:`fer_utils.data.reference.build`.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or is not a reference.
-    """
+    """Return the reference; its columns are those of :func:`fer_utils.data.reference.build`, as numbers."""
     try:
         table = pd.read_parquet(path)
         for name in ("pixel_hash", "other_decoder"):
@@ -139,20 +117,7 @@ def load_reference(path: Path) -> pd.DataFrame:
 
 
 def nearest(rows: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the most similar of known images, in either polarity.
-
-    Parameters
-    ----------
-    rows, known : ndarray of float, shapes (n, 16) and (m, 16)
-        Products of the images.
-
-    Returns
-    -------
-    index : ndarray of int, shape (n,)
-        Into `known`.
-    correlation : ndarray of float, shape (n,)
-        Of the products, -1 to 1; negative where the image is inverted.
-    """
+    """Return for each row of products the most similar known one, and how they correlate: negative if inverted."""
     rows, known = _normalised(rows), _normalised(known).T
     index, correlation = np.zeros(len(rows), int), np.zeros(len(rows), np.float32)
     for i in range(0, len(rows), 256):
@@ -172,20 +137,9 @@ def _normalised(rows):
 
 
 def rms(rows: np.ndarray, means: np.ndarray, known: pd.DataFrame) -> np.ndarray:
-    """Estimate the RMS difference, in grey levels, between images and their partners in the reference.
+    """Estimate the RMS difference, in grey levels, between images and their rows of the reference.
 
-    Parameters
-    ----------
-    rows : ndarray of float, shape (n, 16)
-        Products of the images.
-    means : ndarray of float, shape (n,)
-    known : DataFrame
-        n rows of the reference.
-
-    Returns
-    -------
-    ndarray of float, shape (n,)
-        From 16 products each, so known to about a fifth.
+    From 16 products each (and the means), so known to about a fifth: ndarray of float, shape (n,).
     """
     rounding = PRODUCT_STEP**2 / 12
     pattern = ((rows - known[PRODUCTS].to_numpy()) ** 2).mean(axis=1) - rounding

@@ -39,23 +39,10 @@ LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
 class Reading:
     """What a copy holds, in the order of the source.
 
-    Attributes
-    ----------
-    images : ndarray of uint8, shape (n, 48, 48)
-    labels : ndarray of int64, shape (n,)
-        Index into ``CLASSES``.
-    usage : ndarray of str, shape (n,)
-        One of ``USAGES``, or ``"test"`` for the images of a ``test/`` folder.
-    names : ndarray of str, shape (n,)
-        The image's file name, or ``row-000012`` for the CSV's row 12 (counted from 0, without the header).
-    form : {"zip", "folder", "csv"}
-        ``"csv"`` also for a CSV inside an archive.
-    decoder : str
-        What turned the files into pixels.
-    jpeg : bool
-        True if every image was a JPEG, so that pixels may differ by a grey level between decoders.
-    notes : tuple of str
-        What a reader of the results should know about this copy.
+    ``images`` (n, 48, 48) uint8; ``labels`` (n,) int64, index into ``CLASSES``; ``usage`` (n,) one of ``USAGES``, or
+    ``"test"`` for the images of a ``test/`` folder; ``names`` (n,) file names, or ``row-000012`` for the CSV's row 12
+    (counted from 0, without the header); ``form``: zip, folder or csv, the last also for a CSV in an archive; ``jpeg``:
+    whether every image was a JPEG, so that pixels may differ between decoders.
     """
 
     images: np.ndarray
@@ -71,20 +58,8 @@ class Reading:
 def read(path: Path) -> Reading:
     """Read a copy of FER2013 in whatever form it is.
 
-    Parameters
-    ----------
-    path : Path
-        A zip or a folder that holds ``train/<class>/<image>`` and ``test/<class>/<image>`` (also one folder down), one
-        of the competition's CSVs, or a zip or ``.tar.gz`` that holds one.
-
-    Returns
-    -------
-    Reading
-
-    Raises
-    ------
-    DataError
-        If anything about the copy is broken; the message names the file and the reason.
+    That is a zip or a folder that holds ``train/<class>/<image>`` and ``test/<class>/<image>`` (also one folder down),
+    one of the competition's CSVs, or a zip or ``.tar.gz`` that holds one. Whatever is broken raises a DataError.
     """
     name = path.name.lower()
     try:
@@ -128,13 +103,7 @@ def _read_folder(folder):
 
 
 def tree_root(folder: Path) -> Path | None:
-    """Find the folder that holds ``train/`` and ``test/``: this one, or one below it; None if there is none.
-
-    Raises
-    ------
-    DataError
-        If several subfolders qualify.
-    """
+    """Find the folder that holds ``train/`` and ``test/``: this one, or the only one below it; None without one."""
 
     def is_root(candidate):
         with os.scandir(candidate) as entries:

@@ -20,25 +20,11 @@ from fer_utils.errors import DataError
 
 
 def build(images: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: np.ndarray, recovered=(), other=None):
-    """Return the table that the reference's file holds.
+    """Return the table that the reference's file holds: one row per image, sorted by usage, label and number.
 
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, 48, 48)
-    labels : ndarray of int, shape (n,)
-    usage, names : ndarray of str, shape (n,)
-        File names are ``<usage>_<number>.jpg``, as Kaggle's are.
-    recovered : set of str
-        ``<class>/<file name>`` of the images that need not match exactly.
-    other : ndarray of uint8, shape (n, 48, 48), optional
-        The same files as TensorFlow's default decoder gives them.
-
-    Returns
-    -------
-    DataFrame
-        One row per image, sorted by usage, label and number: ``usage``, ``label``, ``number``, ``pixel_hash``,
-        ``other_decoder`` (see :data:`fer_utils.data.pictures.HASH_DIGITS`), ``recovered``, and in whole steps ``mean``,
-        ``std``, ``sharpness`` (its root) and ``product0`` to ``product15``.
+    File names are ``<usage>_<number>.jpg``, as Kaggle's are; `recovered` names images that need not match exactly, as
+    ``<class>/<file name>``; `other` holds the same files as TensorFlow's default decoder gives them. Statistics (of the
+    sharpness its root) and products are in whole steps.
     """
     table = pictures.statistics(images).assign(sharpness=lambda t: np.sqrt(t["sharpness"]))
     table = (table / pictures.STATISTIC_STEP).round().astype(np.int16)

@@ -121,13 +121,7 @@ def _from_path(path, origin):
 
 
 def find_in_folder(folder: Path) -> Path | None:
-    """Find one of ``FILE_NAMES``, or the folder that holds ``train/`` and ``test/``, here or one folder down.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be read, or several of its subfolders hold a copy.
-    """
+    """Find one of ``FILE_NAMES``, or the folder that holds ``train/`` and ``test/``, here or one folder down."""
     try:
         files = [folder / name for name in FILE_NAMES if (folder / name).is_file()]
         if files:
@@ -157,23 +151,8 @@ def _from_kaggle(folder, on_message):
 def download(folder: Path, on_message: Callable[[str], None] = print, timeout: float = 20, limit: float = 3600) -> Path:
     """Download FER2013 from Kaggle to ``fer2013.zip``; a public dataset, so no account is needed.
 
-    The file gets its name only when it is whole.
-
-    Parameters
-    ----------
-    folder : Path
-        Where to put it; made if missing.
-    on_message : callable
-        Takes one line of text for the user.
-    timeout : float
-        Seconds without a new byte after which to give up (``kaggle`` itself would wait for ever).
-    limit : float
-        Seconds after which to give up in any case.
-
-    Raises
-    ------
-    DataError
-        With the reason: no network, no ``kaggle`` package, a silent server, no space.
+    The file gets its name only when it is whole. `timeout` is the number of seconds without a new byte after which to
+    give up (``kaggle`` itself would wait for ever), `limit` that after which to give up in any case.
     """
     if importlib.util.find_spec("kaggle") is None:
         raise DataError("Kaggle: the package kaggle is not installed")

@@ -106,24 +106,23 @@ def make_faces(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw a set of faces.
 
-    The result depends on `counts` and `seed` alone, and the n-th image of a usage and class does not depend
-    on how many others are asked for. Another version of Pillow or NumPy may change the pixels.
+    The result depends on `counts` and `seed` alone, and the n-th image of a usage and class does not depend on how many
+    others are asked for. Another version of Pillow or NumPy may change the pixels.
 
     Parameters
     ----------
     counts : dict of dict of int, optional
-        ``{usage: {class: n}}``; usages and classes left out get no images. Default: :func:`default_counts`.
+        ``{usage: {class: n}}``; what is left out gets no images. Default: :func:`default_counts`.
     seed : int
-        Seed of the random numbers, 0 or more.
+        0 or more.
 
     Returns
     -------
     images : ndarray of uint8, shape (n, 48, 48)
-        Grey images, 0 black to 255 white, ordered by usage and class. No two are alike.
+        Ordered by usage and class; no two are alike.
     labels : ndarray of int64, shape (n,)
         Index into ``CLASSES``; wrong, on purpose, for about ``LABEL_NOISE`` of the images.
     usage : ndarray of str, shape (n,)
-        One of ``USAGES``.
     """
     counts = default_counts() if counts is None else counts
     images, labels, usages = [], [], []

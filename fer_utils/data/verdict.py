@@ -117,16 +117,9 @@ def _treatments(found, images, reference):
 
 
 def name_treatment(altered: pd.DataFrame, images: np.ndarray, known: pd.DataFrame) -> str:
-    """Name what was done to images, once turned back, or return an empty string.
+    """Name what was done to images of one orientation, once turned back, or return an empty string.
 
-    Parameters
-    ----------
-    altered : DataFrame
-        The images' rows, as :func:`fer_utils.data.pictures.recognise` fills them; all of one orientation.
-    images : ndarray of uint8, shape (n, 48, 48)
-        All images, by the index of `altered`.
-    known : DataFrame
-        The reference's rows, one for each of `altered`.
+    `known` holds the reference's row of each image in `altered`.
     """
     known = known.set_axis(altered.index)
     some = altered.iloc[np.linspace(0, len(altered) - 1, min(SAMPLE, len(altered)), dtype=int)]
