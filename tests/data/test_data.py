@@ -199,7 +199,13 @@ def test_a_damaged_copy_in_the_cache_folder_is_an_error_and_no_reason_to_fall_ba
 
 
 @pytest.fixture
-def reads(monkeypatch):
+def quick_identity(monkeypatch):
+    """Spare the comparison with known images, which is not what these tests are about."""
+    monkeypatch.setattr(data.identity, "identify", lambda images, labels, usage, *_, **__: (usage, {"description": ""}))
+
+
+@pytest.fixture
+def reads(monkeypatch, quick_identity):
     """Count how often a source is read."""
     calls = []
     read = readers.read
@@ -277,7 +283,7 @@ def test_a_damaged_entry_is_made_anew(small_set, tmp_path, reads, damage):
     assert len(reads) == 2 and entries(tmp_path) == [entry]
 
 
-def test_a_cache_that_cannot_be_written(small_set, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written(small_set, tmp_path, monkeypatch, quick_identity):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FER_CACHE", str(tmp_path / "file"))
     messages = []
@@ -286,7 +292,7 @@ def test_a_cache_that_cannot_be_written(small_set, tmp_path, monkeypatch):
     assert any("without a cache" in message for message in messages)
 
 
-def test_only_the_last_entries_are_kept(small_set, tmp_path):
+def test_only_the_last_entries_are_kept(small_set, tmp_path, quick_identity):
     paths = [small_set.write_zip(tmp_path / f"{i}.zip") for i in range(data.CACHE_ENTRIES + 2)]
     for path in paths:
         data.load(path, on_message=quiet)
@@ -297,7 +303,7 @@ def test_only_the_last_entries_are_kept(small_set, tmp_path):
     assert {data._key(paths[0]), data._key(paths[-1])} <= kept and data._key(paths[1]) not in kept
 
 
-def test_two_processes_at_once_are_no_harm(small_set, tmp_path):
+def test_two_processes_at_once_are_no_harm(small_set, tmp_path, quick_identity):
     path = small_set.write_zip(tmp_path / "a.zip")
     first = data.load(path, on_message=quiet)
     (entry,) = entries(tmp_path)
