@@ -238,7 +238,7 @@ TREATMENTS = {
     ),
     "sharpened": (lambda x: levels(1.5 * x - 0.5 * blur(x)), "images sharpened: sharpness"),
     "turned a little": (
-        lambda x: levels(ndimage.rotate(x.astype(float), 6, (2, 1), reshape=False, mode="nearest")),
+        lambda x: levels(ndimage.rotate(x.astype(float), 3, (2, 1), reshape=False, mode="nearest")),
         "images altered in a way not recognised; RMS difference",
     ),
 }
