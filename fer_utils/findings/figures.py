@@ -71,6 +71,8 @@ LARGEST_SVG = 300_000
 
 PNG_DPI = 130
 
+INK = "#333333"
+
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
