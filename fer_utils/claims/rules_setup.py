@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_utils.claims.evidence import PRETRAINED, weights_reason
 from fer_utils.claims.rules import Finding, rule
-from fer_utils.training.architecture import base_of, count_layers
+from fer_utils.findings.diagrams import base_of, count_layers
 from fer_utils.words import listed
 
 #: How far a recorded F1 may be from the one of its precision and recall: rounding of single precision.

@@ -89,7 +89,7 @@ def aside(layer):
 
 
 def block_of(layer):
-    """Return the block that Keras names a layer after: ``conv2_block1_1_conv``, ``expanded_conv_4_add``, ``conv_dw_3``."""
+    """Return the block that a layer is named after: ``conv2_block1_1_conv``, ``expanded_conv_4_add``, ``conv_dw_3``."""
     found = re.match(r"(.*?block_?\d+[a-z]?|expanded_conv(?:_\d+)?)_|conv_(?:dw|pw|pad)(_\d+)", layer["name"])
     return found and (found[1] or found[2])
 
