@@ -228,19 +228,15 @@ def table_html(table, *, formats=None, caption="", id=""):
     """
     if any(name is not None for name in table.index.names):
         table = table.reset_index()
-    first = table.columns[0]
-    formats = {key: form if callable(form) else f"{{:{form}}}" for key, form in (formats or {}).items()}
-    rows = table.set_index(first).rename_axis(index=None, columns=first)  # the name in the corner, no row of its own
-    styler = rows.style.format({c: f for c, f in formats.items() if c in rows}, precision=3, na_rep="–", escape="html")
-    head = formats.get(first, lambda value: f"{value:.3f}" if isinstance(value, float) else str(value))
-    head = head if callable(head) else head.format
-    styler = styler.format_index(lambda value: html.escape("–" if value != value else head(value)))
-    styler = styler.format_index(escape="html", axis=1).set_caption(caption or None)
-    markup = re.sub(r"\s*\n\s*", "", styler.to_html(exclude_styles=True))
+    formats = {
+        name: form if callable(form) else f"{{:{form}}}" for name, form in (formats or {}).items() if name in table
+    }
+    styler = table.style.format(formats, precision=3, na_rep="–", escape="html").format_index(escape="html", axis=1)
+    markup = styler.hide(axis="index").set_caption(caption).to_html(exclude_styles=True)
+    markup = re.sub(r">\s*\n\s*<", "><", markup).replace("<td >", "<td>").replace("<th >", '<th scope="col">')
+    markup = re.sub(r"<tr><td>(.*?)</td>", r'<tr><th scope="row">\1</th>', markup, flags=re.DOTALL)
     markup = markup.replace("<table>", f'<table id="{html.escape(id)}">' if id else "<table>", 1)
-    top, end, body = markup.partition("</thead>")
-    markup = top.replace("<th >", '<th scope="col">') + end + body.replace("<th >", '<th scope="row">')
-    return f'<div class="fer-table" style="overflow-x:auto">{markup.replace("<td >", "<td>")}</div>'
+    return f'<div class="fer-table" style="overflow-x:auto">{markup}</div>'
 
 
 def publish_table(table, *, number, slug, title, caption, folder, formats=None, data=None):

@@ -32,7 +32,7 @@ PART_NAMES = {
 
 
 def panels(labels, xlabel, *ylabels, columns=COLUMNS, height=2.5):
-    """Make a panel per label for each y label, in rows of `columns`; return the figure and a list of axes per y label."""
+    """Make a panel per label for each y label, `columns` in a row; return the figure and a list of axes per y label."""
     columns = min(columns, len(labels))
     rows = -(-len(labels) // columns)
     size = ({1: 4.8, 2: 8.0}.get(columns, WIDTH), height * rows * len(ylabels) + 0.5)
@@ -326,6 +326,7 @@ def selection_curves(results):
             best = [rows[part].argmax()]
             style = {"color": color, "marker": marker, "markersize": 8, "markeredgecolor": "white", "linewidth": 1.4}
             ax.plot(rows["epoch"], rows[part], line, markevery=best, **style)
+        ax.xaxis.get_major_locator().set_params(integer=True)
     texts = ("PublicTest, marked at its best epoch", "PrivateTest, marked at its best epoch")
     handles = [
         Line2D([], [], color=INK, linestyle="--", marker="v", label=texts[0]),
