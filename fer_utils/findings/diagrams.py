@@ -9,6 +9,7 @@ import re
 import textwrap
 from itertools import groupby
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Polygon
@@ -28,7 +29,8 @@ KINDS = {
 MAPS = ("convolution", "residual block", "depthwise block")
 NAMES = {"relu": "ReLU", "linear": "", "hard_silu": "hard swish", "silu": "swish", "LeakyReLU": "leaky ReLU"}
 WIDTH, COLUMNS, ROW = 10.0, 9, 4.1  # inches of the page, stages side by side, inches of a row of stages
-SIZE, LINE, MOST = 8.0, 0.16, 8  # points of the text, inches from line to line, lines under a stage
+MOST = 6  # lines that say what a stage is made of
+TEXT = {"ha": "center", "va": "top", "size": 8.0, "color": INK}
 
 
 def flat_layers(architecture, part=""):
@@ -36,41 +38,10 @@ def flat_layers(architecture, part=""):
     layers = []
     for layer in architecture.get("layers", ()):
         if "layers" in layer:
-            layers += [inner for inner in flat_layers(layer, layer["name"]) if inner["class"] != "InputLayer"]
+            layers += [inner for inner in flat_layers(layer, part or layer["name"]) if inner["class"] != "InputLayer"]
         elif not layer["class"].startswith("ops."):  # bare arithmetic, which older files list
             layers.append(layer | {"part": part})
     return layers
-
-
-def base_of(architecture):
-    """Return the largest model nested in a network, such as ResNet-50 under a classifier; None if there is none."""
-    nested = [layer for layer in architecture.get("layers", ()) if "layers" in layer]
-    return max(nested, key=lambda layer: layer["parameters"], default=None)
-
-
-def count_layers(architecture):
-    """Count layers with weights as names such as ResNet-50 and VGG-16 do.
-
-    Parameters
-    ----------
-    architecture : dict
-        ``architecture.json``, or a nested model in it (`base_of`).
-
-    Returns
-    -------
-    dict of str to int
-        ``convolution`` (main path, without depthwise), ``depthwise``, ``dense``, ``weight_layers`` (their sum), and,
-        not in the sum, ``projection`` (1x1 convolutions on shortcuts, ``..._0_conv``) and ``squeeze_excite``.
-    """
-    counts = dict.fromkeys(("convolution", "depthwise", "dense", "weight_layers", "projection", "squeeze_excite"), 0)
-    for layer in flat_layers(architecture):
-        kind = kind_of(layer)
-        if kind == "convolution" and aside(layer):
-            counts["projection" if layer["name"].endswith("_0_conv") else "squeeze_excite"] += 1
-        elif kind in ("convolution", "depthwise", "dense"):
-            counts[kind] += 1
-            counts["weight_layers"] += 1
-    return counts
 
 
 def kind_of(layer):
@@ -86,6 +57,11 @@ def kind_of(layer):
 def aside(layer):
     """Whether a layer is off the main path: on a shortcut, or in a squeeze-and-excitation branch."""
     return bool(re.search(r"_0_conv$|squeeze|_se_", layer["name"]))
+
+
+def count_weight_layers(layers):
+    """Count layers as names such as ResNet-50 and VGG-16 do: convolutions and dense layers on the main path."""
+    return sum(kind_of(layer) in ("convolution", "depthwise", "dense") and not aside(layer) for layer in layers)
 
 
 def block_of(layer):
@@ -146,10 +122,27 @@ def stages(architecture):
         names = [re.match(r"((?:conv|block)\d+)(?!d)[a-z]?_", layer["name"]) for layer in stage["layers"]]
         names = {match[1] for match in names if match}
         stage["name"] = stage["name"] or (names.pop() if len(names) == 1 else f"stage {number}")
-        stage["parameters"], stage["trainable"] = (
-            sum(layer[key] for layer in stage["layers"]) for key in ("parameters", "trainable_parameters")
-        )
     return found
+
+
+def table(network):
+    """List stages as a table; see `draw`."""
+    rows = []
+    for stage in network:
+        layers = stage["layers"]
+        rows.append(
+            {
+                "stage": stage["name"],
+                "part": stage["part"],
+                "blocks": "; ".join(contents(stage)),
+                "layers": len(layers),
+                "weight_layers": count_weight_layers(layers),
+                "output_shape": times(layers[-1]["output_shape"] if layers else stage["shape"]),
+                "parameters": sum(layer["parameters"] for layer in layers),
+                "trainable": sum(layer["trainable_parameters"] for layer in layers),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def contents(stage):
@@ -177,10 +170,15 @@ def contents(stage):
     return lines + [line for line in [*notes, f"dropout {min(rates):g}" if rates else ""] if line]
 
 
+def times(shape):
+    """Write a shape as ``48×48×1``."""
+    return "×".join(map(str, shape))
+
+
 def kernel(layer):
     """Size of a kernel or of a pooling window, as ``3×3``."""
     size = layer["settings"].get("kernel_size") or layer["settings"].get("pool_size") or ""
-    return "×".join(map(str, size)) if isinstance(size, list) else str(size)
+    return times(size if isinstance(size, list) else [size])
 
 
 def activation(layer):
@@ -206,53 +204,46 @@ def draw(architecture):
     figure : Figure
         10 inches wide, at most `COLUMNS` stages in a row.
     data : DataFrame
-        One row per stage: ``stage``, ``part``, ``blocks``, ``layers``, ``output_shape``, ``parameters``, ``trainable``.
+        One row per stage: ``stage``, ``part`` (the nested model), ``blocks`` (what it is made of), ``layers``,
+        ``weight_layers`` (on the main path), ``output_shape``, ``parameters``, ``trainable`` (parameters).
     """
     network = stages(architecture)
+    data = table(network)
     side = max([stage["shape"][0] for stage in network if len(stage["shape"]) == 3], default=1)
     columns = min(len(network), COLUMNS)
-    rows = -(-len(network) // columns)
-    width, height = WIDTH / columns, ROW * rows + 0.3
+    width, height = WIDTH / columns, ROW * -(-len(network) // columns) + 0.3
     figure = Figure(figsize=(WIDTH, height))
     ax = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, height))
     ax.set_axis_off()
-    for number, stage in enumerate(network):
-        row, column = divmod(number, columns)
-        x, top = (column + 0.5) * width, height - ROW * row
+    for number, (stage, row) in enumerate(zip(network, data.itertuples(), strict=True)):
+        x, top = (number % columns + 0.5) * width, height - ROW * (number // columns)
         draw_boxes(ax, stage, x, top - 1.5, width - 0.15, side)
-        size = [f"{short(stage['parameters'])} params"] * bool(stage["parameters"])
-        lines = ["×".join(map(str, stage["shape"])), *contents(stage)]
-        lines = [part for line in lines for part in textwrap.wrap(line, 19) or [""]]
-        lines = lines[: MOST - 1] + ["…"] * (len(lines) >= MOST) + size
-        style = {"ha": "center", "va": "top", "size": SIZE, "color": INK}
-        ax.text(x, top - 2.7, stage["name"], weight="bold", **style)
-        ax.text(x, top - 2.7 - LINE, "\n".join(lines), linespacing=1.4, **style)
-        if stage["part"] and (column == 0 or network[number - 1]["part"] != stage["part"]):
-            same = [other["part"] == stage["part"] for other in network[number : number - column + columns]]
-            end = x + width * ((same + [False]).index(False) - 0.55)
-            ax.plot(
-                [x - 0.45 * width] * 2 + [end] * 2, [top - 0.28, top - 0.22, top - 0.22, top - 0.28], color=INK, lw=0.8
-            )
-            label = f"{stage['part']} ({state([s for s in network if s['part'] == stage['part']])})"
-            label = label[: int((end - x + 0.45 * width) / 0.06)]
-            ax.text((x - 0.45 * width + end) / 2, top - 0.05, label, style="italic", **style)
-    drawn = {kind for stage in network for kind, _ in stage["boxes"]} | {"input"}
-    looks = {kind: look for kind, look in KINDS.items() if kind in drawn}
-    handles = [Patch(fc=fill, hatch=hatch, ec="#777777", label=kind) for kind, (fill, hatch) in looks.items()]
-    ax.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=SIZE, frameon=False)
-    data = pd.DataFrame(network).rename(columns={"name": "stage"})
-    data["blocks"] = ["; ".join(contents(stage)) for stage in network]
-    data["layers"] = data["layers"].map(len)
-    data["output_shape"] = [
-        "×".join(map(str, (s["layers"] or [{"output_shape": s["shape"]}])[-1]["output_shape"])) for s in network
+        lines = [part for line in contents(stage) for part in textwrap.wrap(line, 19)]
+        lines = [times(stage["shape"]), *lines[:MOST], *["…"] * (len(lines) > MOST)]
+        lines += [f"{short(row.parameters)} params"] * bool(row.parameters)
+        ax.text(x, top - 2.7, row.stage, weight="bold", **TEXT)
+        ax.text(x, top - 2.86, "\n".join(lines), linespacing=1.4, **TEXT)
+    for (part, line), rows in data.groupby(["part", data.index // columns]):
+        if part:
+            left, right = (rows.index[[0, -1]] % columns + [0.05, 0.95]) * width
+            top = height - ROW * line
+            ax.plot([left, left, right, right], top - np.array([0.28, 0.22, 0.22, 0.28]), color=INK, linewidth=0.8)
+            text = f"{part} ({state([stage for stage in network if stage['part'] == part])})"
+            ax.text((left + right) / 2, top - 0.05, text, style="italic", **TEXT)
+    drawn = {"input", *(kind for stage in network for kind, _ in stage["boxes"])}
+    handles = [
+        Patch(facecolor=fill, hatch=hatch, edgecolor="#777777", label=kind)
+        for kind, (fill, hatch) in KINDS.items()
+        if kind in drawn
     ]
-    return figure, data[["stage", "part", "blocks", "layers", "output_shape", "parameters", "trainable"]]
+    ax.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=TEXT["size"], frameon=False)
+    return figure, data
 
 
 def state(network):
-    """Say whether stages are "trained", "frozen" or "partly trained"."""
+    """Say whether stages are trained, frozen or partly trained."""
     states = {bool(layer["trainable_parameters"]) for s in network for layer in s["layers"] if layer["parameters"]}
-    return {(True,): "trained", (False,): "frozen"}.get(tuple(states), "partly trained")
+    return "partly trained" if len(states) > 1 else "trained" if True in states else "frozen"
 
 
 def short(number):
@@ -286,7 +277,14 @@ def draw_boxes(ax, stage, x, middle, room, side):
         if repeats > 1:
             badge = {"boxstyle": "round,pad=0.15", "facecolor": INK, "edgecolor": "none"}
             ax.text(
-                x + width / 2, middle, f"×{repeats}", ha="center", va="center", size=SIZE, color="white", bbox=badge
+                x + width / 2,
+                middle,
+                f"×{repeats}",
+                ha="center",
+                va="center",
+                size=TEXT["size"],
+                color="white",
+                bbox=badge,
             )
         x += width + gap
 

@@ -240,22 +240,16 @@ def table_html(table, *, formats=None, caption="", id=""):
 
 
 def publish_table(table, *, number, slug, title, caption, folder, formats=None, data=None):
-    """Save a table as CSV, unrounded, and return what a notebook shows of it.
+    """Save a table as CSV, unrounded, and return what a notebook shows of it, a ``Displayable``.
 
     Parameters
     ----------
-    table : DataFrame
-        A named index gives the row headers; else the first column does.
+    table, formats
+        As in `table_html`.
     data : DataFrame, optional
         What the CSV holds, where the table shows texts such as intervals; the table itself otherwise.
     number, slug, title, caption, folder
         As in `publish`; the file is ``table-5.1-slug.csv``.
-    formats : dict, optional
-        As in `table_html`.
-
-    Returns
-    -------
-    Displayable
     """
     save(folder, f"table-{number}-{slug}.csv", to_csv(table if data is None else data))
     head = caption_html("Table", number, title, caption)

@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 from fer_utils.findings import diagrams
 from fer_utils.findings.figures import GREY, INK, STYLE, folded, model_style, publish
 
-#: What an axis is called, for each metric of ``history.csv``.
+#: What an axis is called, for each metric of ``history.csv``; the first six are those of Table 5.1.
 METRIC_NAMES = {
-    "loss": "Loss (cross-entropy)",
     "accuracy": "Accuracy",
+    "loss": "Loss (cross-entropy)",
     "precision": "Precision (above 0.5)",
     "recall": "Recall (above 0.5)",
     "f1": "F1 (above 0.5)",
@@ -55,9 +55,9 @@ def show_network(architecture, *, model, label, folder, number=None):
     model, label : str
         The model's name in ``config.yaml``, and the name that people read.
     folder : path
-        Where the figure's files go.
+        Where SVG, PNG and CSV go.
     number : str, optional
-        Of the figure; see `figure_number`.
+        Of the figure; `figure_number` by default.
 
     Returns
     -------
@@ -65,11 +65,7 @@ def show_network(architecture, *, model, label, folder, number=None):
     """
     with mpl.rc_context(STYLE):
         figure, data = diagrams.draw(architecture)
-    counts, size = diagrams.count_layers(architecture), architecture["parameters"]
-    facts = (
-        f"{size['total']:,} parameters, {size['trainable']:,} of them trained; {counts['weight_layers']} layers with "
-    )
-    facts += "weights on the main path, batch normalisation not counted"
+    size, layers = architecture["parameters"], data["weight_layers"].sum()
     steps = "; ".join(f"{row.stage} {row.output_shape}" for row in data.itertuples())
     return publish(
         figure,
@@ -77,7 +73,9 @@ def show_network(architecture, *, model, label, folder, number=None):
         number=number or figure_number(model, 0),
         slug=f"network-{model}",
         title=f"{label}: the network by its stages",
-        caption=f"{facts}. A box is a block or a layer: height by the side of its feature map, width by its channels.",
+        caption=f"{size['total']:,} parameters, {size['trainable']:,} of them trained; {layers} convolutions and "
+        "dense layers on the main path. A box is a block or a layer: height by the side of its feature map, width by its "
+        "channels.",
         alt=f"Boxes from left to right, one group per stage, with the shape that leaves it: {steps}.",
         folder=folder,
     )
@@ -100,18 +98,18 @@ def show_output(history, summary, *, model, label, folder, number=None):
     -------
     Displayable
     """
-    metrics = ("accuracy", "loss", "precision", "recall", "f1", "auc")
+    metrics = list(METRIC_NAMES)[:6]
     data = tidy_curves(history, metrics)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 5), layout="constrained")
         for ax, metric in zip(figure.subplots(2, 3, sharex=True).flat, metrics, strict=True):
-            draw_curves(ax, data[data["metric"] == metric], model)
             ax.set(title=METRIC_NAMES[metric], xlabel="Epoch" if ax.get_subplotspec().is_last_row() else "")
+            draw_curves(ax, data[data["metric"] == metric], model)
             ax.set_ylim(0, None if metric == "loss" else 1)
         curve_legend(figure, data)
-    last = data[data["epoch"] == data["epoch"].max()].set_index(["metric", "part"])["value"]
+    last = data[data["epoch"] == data["epoch"].max()].pivot(index="metric", columns="part", values="value")
     ends = ", ".join(
-        f"{metric} {last[metric, 'training']:.3f} and {last[metric, 'validation']:.3f}" for metric in metrics
+        f"{name} {last.at[name, 'training']:.3f} and {last.at[name, 'validation']:.3f}" for name in metrics
     )
     shown = publish(
         figure,
@@ -119,8 +117,8 @@ def show_output(history, summary, *, model, label, folder, number=None):
         number=number or figure_number(model, 1),
         slug=f"output-{model}",
         title=f"{label}: learning curves",
-        caption="The metrics of Table 5.1 after each epoch; precision, recall and F1 count a class whose probability "
-        "is above 0.5, all classes pooled.",
+        caption="The metrics of Table 5.1 after each epoch. For precision, recall and F1 a class counts as predicted "
+        "when its probability is above 0.5; all classes are pooled.",
         alt=f"Six line charts over {len(history)} epochs. In the last one, training and validation: {ends}.",
         folder=folder,
     )

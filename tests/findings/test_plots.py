@@ -41,7 +41,9 @@ def test_curves_draw_every_epoch_of_every_seed(run):
 
 
 def test_panels_of_a_block_share_their_axes(run):
-    figure, _ = plots.curves(run.first_seeds, ["loss"])
+    high = run.first_seeds[-1].history.assign(loss=9.0)
+    figure, _ = plots.curves([*run.first_seeds[:-1], replace(run.first_seeds[-1], history=high)], ["loss"])
+    assert figure.axes[0].get_ylim()[0] == 0 and figure.axes[0].get_ylim()[1] > 9
     assert len({ax.get_ylim() for ax in figure.axes}) == len({ax.get_xlim() for ax in figure.axes}) == 1
     assert [ax.get_ylabel() != "" for ax in figure.axes] == [True, False, False, False, True]
     assert [ax.get_xlabel() for ax in figure.axes] == ["", "Epoch", "Epoch", "Epoch", "Epoch"]
