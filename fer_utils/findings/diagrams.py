@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Polygon
+from matplotlib.patches import Patch, Polygon, Rectangle
 
 from fer_utils.findings.figures import INK
 
@@ -27,6 +27,7 @@ KINDS = {
     "other": ("#ffffff", ""),
 }
 MAPS = ("convolution", "residual block", "depthwise block")
+UNNAMED = ("InputLayer", "ZeroPadding2D", "Activation", "Dropout")
 NAMES = {"relu": "ReLU", "linear": "", "hard_silu": "hard swish", "silu": "swish", "LeakyReLU": "leaky ReLU"}
 WIDTH, COLUMNS, ROW = 10.0, 9, 4.1  # inches of the page, stages side by side, inches of a row of stages
 MOST = 6  # lines that say what a stage is made of
@@ -125,29 +126,26 @@ def stages(architecture):
     return found
 
 
-def table(network):
-    """List stages as a table; see `draw`."""
-    rows = []
-    for stage in network:
-        layers = stage["layers"]
-        rows.append(
-            {
-                "stage": stage["name"],
-                "part": stage["part"],
-                "blocks": "; ".join(contents(stage)),
-                "layers": len(layers),
-                "weight_layers": count_weight_layers(layers),
-                "output_shape": times(layers[-1]["output_shape"] if layers else stage["shape"]),
-                "parameters": sum(layer["parameters"] for layer in layers),
-                "trainable": sum(layer["trainable_parameters"] for layer in layers),
-            }
-        )
-    return pd.DataFrame(rows)
+def describe_stage(stage):
+    """List what is known of a stage: a row of the table that `draw` returns."""
+    layers = stage["layers"]
+    shapes = [layer["output_shape"] for layer in layers if layer["class"] != "ZeroPadding2D"]
+    return {
+        "stage": stage["name"],
+        "part": stage["part"],
+        "blocks": "; ".join(contents(stage)),
+        "layers": len(layers),
+        "weight_layers": count_weight_layers(layers),
+        "output_shape": times(shapes[-1] if shapes else stage["shape"]),
+        "parameters": sum(layer["parameters"] for layer in layers),
+        "trainable": sum(layer["trainable_parameters"] for layer in layers),
+    }
 
 
 def contents(stage):
     """Return lines of text that say what a stage is made of."""
-    lines = []
+    before = [layer for layer in stage["layers"] if stage["name"] == "input" and layer["class"] not in UNNAMED]
+    lines = [re.sub(r"_\d+$", "", layer["name"]).replace("_", " ") for layer in before if kind_of(layer) == ""]
     for kind, group in groupby(stage["boxes"], lambda box: box[0]):
         group = [layers for _, layers in group]
         first = group[0][0]
@@ -208,7 +206,7 @@ def draw(architecture):
         ``weight_layers`` (on the main path), ``output_shape``, ``parameters``, ``trainable`` (parameters).
     """
     network = stages(architecture)
-    data = table(network)
+    data = pd.DataFrame([describe_stage(stage) for stage in network])
     side = max([stage["shape"][0] for stage in network if len(stage["shape"]) == 3], default=1)
     columns = min(len(network), COLUMNS)
     width, height = WIDTH / columns, ROW * -(-len(network) // columns) + 0.3
@@ -231,11 +229,8 @@ def draw(architecture):
             text = f"{part} ({state([stage for stage in network if stage['part'] == part])})"
             ax.text((left + right) / 2, top - 0.05, text, style="italic", **TEXT)
     drawn = {"input", *(kind for stage in network for kind, _ in stage["boxes"])}
-    handles = [
-        Patch(facecolor=fill, hatch=hatch, edgecolor="#777777", label=kind)
-        for kind, (fill, hatch) in KINDS.items()
-        if kind in drawn
-    ]
+    looks = {kind: look for kind, look in KINDS.items() if kind in drawn}
+    handles = [Patch(fc=fill, hatch=hatch, ec="#777777", label=kind) for kind, (fill, hatch) in looks.items()]
     ax.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=TEXT["size"], frameon=False)
     return figure, data
 
@@ -263,29 +258,17 @@ def draw_boxes(ax, stage, x, middle, room, side):
     x -= (sum(box[1] * fit + gap for box in boxes) + 0.05) / 2
     for kind, width, height, repeats in boxes:
         (fill, hatch), width = KINDS[kind], width * fit
-        bottom, top, slant = middle - height / 2, middle + height / 2, 0.05 + 0.04 * height
-        front = [(x, bottom), (x + width, bottom), (x + width, top), (x, top)]
-        back = [(a + slant, b + slant) for a, b in front]
-        for face, shade in (
-            (front, 0),
-            ([front[3], front[2], back[2], back[3]], 0.4),
-            ([*front[1:3], back[2], back[1]], 0.15),
-        ):
-            ax.add_patch(Polygon(face, facecolor=fill, edgecolor=INK, lw=0.6))
-            ax.add_patch(Polygon(face, facecolor="white", alpha=shade, lw=0))
-        ax.add_patch(Polygon(front, facecolor="none", edgecolor="#00000055", lw=0, hatch=hatch))
+        right, bottom, top, back = x + width, middle - height / 2, middle + height / 2, 0.05 + 0.04 * height
+        outline = [(x, bottom), (right, bottom), (right + back, bottom + back), (right + back, top + back)]
+        outline += [(x + back, top + back), (x, top)]
+        look = {"facecolor": fill, "edgecolor": INK, "linewidth": 0.6}
+        ax.add_patch(Polygon(outline, **look))
+        ax.add_patch(Polygon(outline, facecolor="white", alpha=0.4))
+        ax.add_patch(Rectangle((x, bottom), width, height, hatch=hatch, hatchcolor="#00000055", **look))
+        ax.plot([right, right + back], [top, top + back], color=INK, linewidth=0.6)
         if repeats > 1:
-            badge = {"boxstyle": "round,pad=0.15", "facecolor": INK, "edgecolor": "none"}
-            ax.text(
-                x + width / 2,
-                middle,
-                f"×{repeats}",
-                ha="center",
-                va="center",
-                size=TEXT["size"],
-                color="white",
-                bbox=badge,
-            )
+            badge = {"color": "white", "bbox": {"boxstyle": "round,pad=0.15", "facecolor": INK, "edgecolor": "none"}}
+            ax.text(x + width / 2, middle + 0.05, f"×{repeats}", **TEXT | badge)
         x += width + gap
 
 

@@ -73,8 +73,8 @@ def show_network(architecture, *, model, label, folder, number=None):
         number=number or figure_number(model, 0),
         slug=f"network-{model}",
         title=f"{label}: the network by its stages",
-        caption=f"{size['total']:,} parameters, {size['trainable']:,} of them trained; {layers} convolutions and "
-        "dense layers on the main path. A box is a block or a layer: height by the side of its feature map, width by its "
+        caption=f"{size['total']:,} parameters, {size['trainable']:,} of them trained; {layers} convolutions and dense "
+        "layers on the main path. A box is a block or a layer: height by the side of its feature map, width by its "
         "channels.",
         alt=f"Boxes from left to right, one group per stage, with the shape that leaves it: {steps}.",
         folder=folder,

@@ -118,6 +118,7 @@ def test_layers_are_counted_as_in_the_papers(base, expected):
 
 def test_resnet50_stages_are_those_of_its_paper(described):
     _, data = diagrams.draw(described["resnet50"])
+    assert data["output_shape"].iloc[0] == "48×48×3"  # the zero padding before the first convolution aside
     rows = data[data["part"] == "resnet50"].set_index("stage")
     assert rows["weight_layers"].to_dict() == {"conv1": 1, "conv2": 9, "conv3": 12, "conv4": 18, "conv5": 9}
     assert rows.at["conv4", "blocks"] == "6 residual blocks; of 1×1, 3×3, 1×1; batch norm, ReLU"
@@ -140,7 +141,7 @@ def test_stages_of_a_plain_network_end_with_pooling(described):
     _, data = diagrams.draw(described["plain"])
     assert list(data["stage"]) == ["input", "stage 1", "stage 2", "classifier"]
     assert list(data["blocks"]) == [
-        "", "2 conv 3×3; max pool 2×2; batch norm, ReLU", "1 conv 5×5; leaky ReLU", "dense 7; softmax",
+        "rescaling", "2 conv 3×3; max pool 2×2; batch norm, ReLU", "1 conv 5×5; leaky ReLU", "dense 7; softmax",
     ]  # fmt: skip
 
 
