@@ -164,7 +164,7 @@ def test_columns_of_text_do_not_overlap(described, name):
     figure.canvas.draw()
     texts = [text for text in figure.axes[0].texts if "\n" in text.get_text()]
     boxes = sorted((text.get_window_extent() for text in texts), key=lambda box: box.x0)
-    assert len(boxes) == len(data) - 1  # the input has one line
+    assert len(boxes) == len(data)
     assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
 
 
