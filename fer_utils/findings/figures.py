@@ -270,7 +270,7 @@ def command_lines(commands):
 
 def folded(summary, text):
     """Show preformatted text that opens on a click on its summary."""
-    body = f'<pre style="overflow-x:auto">{html.escape(text)}</pre>'
+    body = f'<pre tabindex="0" style="overflow-x:auto">{html.escape(text)}</pre>'
     return Displayable(f"<details><summary>{html.escape(summary)}</summary>{body}</details>", f"{summary}\n{text}")
 
 
