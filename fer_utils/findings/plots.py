@@ -31,6 +31,11 @@ PART_NAMES = {
 }
 
 
+def wrapped(label, width):
+    """Break a label into lines between its words."""
+    return textwrap.fill(label, width, break_long_words=False)
+
+
 def panels(labels, xlabel, *ylabels, columns=COLUMNS, height=2.5):
     """Make a panel per label for each y label, `columns` in a row; return the figure and a list of axes per y label."""
     columns = min(columns, len(labels))
@@ -45,7 +50,7 @@ def panels(labels, xlabel, *ylabels, columns=COLUMNS, height=2.5):
         del axes[len(labels) :]
         for place, (ax, label) in enumerate(zip(axes, labels, strict=True)):
             left, lowest = place % columns == 0, place + columns >= len(labels)
-            ax.set(title=textwrap.fill(label, 22), ylabel=ylabel if left else "", xlabel=xlabel if lowest else "")
+            ax.set(title=wrapped(label, 22), ylabel=ylabel if left else "", xlabel=xlabel if lowest else "")
             if place:
                 ax.sharey(axes[0])
             ax.tick_params(labelleft=left, labelbottom=lowest)
@@ -137,13 +142,14 @@ def accuracy_bars(table, references=None, others=None):
         handles += ax.plot([x - 0.45, x + 0.45], [value, value], linewidth=1.4, **look)
     places = draw_bars(ax, table, "model", "part", lambda r: model_style(r["model"]).bar | {"alpha": alpha[r["part"]]})
     for place, row in zip(places, table.itertuples(), strict=True):
-        text = {"ha": "center", "fontsize": 9, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
+        text = {"ha": "center", "fontsize": 9, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.3}}
+        text |= {"rotation": 90, "fontsize": 8} if len(table) > 12 else {}
         ax.annotate(f"{row.value:.3f}", (place, max(row.high, row.value)), (0, 4), textcoords="offset points", **text)
         if others is not None:
             more = others[(others["model"] == row.model) & (others["part"] == row.part)]["value"]
             ax.plot([place + 0.24 / len(parts)] * len(more), more, "o", color="black", markersize=3, fillstyle="none")
     tilt = {"rotation": 20, "ha": "right"} if len(labels) > 5 else {}
-    ax.set_xticks(range(len(labels)), [textwrap.fill(label, 20) for label in labels], **tilt)
+    ax.set_xticks(range(len(labels)), [wrapped(label, 20) for label in labels], **tilt)
     highest = max([table["high"].max(), table["value"].max(), *references.values()])
     ax.set(ylim=(0, max(0.05, min(1.0, 1.12 * highest))), ylabel="Accuracy")
     figure.legend(handles=handles, ncols=len(handles), loc="outside upper center")
