@@ -1,12 +1,10 @@
 """The figures' data against their sources, and that they draw for one model and for many."""
 
-import copy
-
 import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from planted import plant_model, plant_run, planted_history, planted_predictions, planted_record
+from planted import changed, plant_model, plant_run, planted_history, planted_predictions, planted_record
 from sklearn import metrics as sk
 
 from fer_utils.constants import CLASSES
@@ -44,9 +42,8 @@ def test_curves_draw_every_epoch_of_every_seed(run):
 
 def test_panels_of_a_block_share_their_axes(run):
     high = run.first_seeds[-1].history.assign(loss=9.0)
-    *others, last = map(copy.copy, run.first_seeds)
-    vars(last).update(history=high)
-    figure, _ = plots.curves([*others, last], ["loss"])
+    *others, last = run.first_seeds
+    figure, _ = plots.curves([*others, changed(last, history=high)], ["loss"])
     assert figure.axes[0].get_ylim()[0] == 0 and figure.axes[0].get_ylim()[1] > 9
     assert len({ax.get_ylim() for ax in figure.axes}) == len({ax.get_xlim() for ax in figure.axes}) == 1
     assert [ax.get_ylabel() != "" for ax in figure.axes] == [True, False, False, False, True]
