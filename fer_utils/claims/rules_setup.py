@@ -10,7 +10,6 @@ import numpy as np
 
 from fer_utils.claims.evidence import PRETRAINED, weights_reason
 from fer_utils.claims.rules import Finding, rule
-from fer_utils.training.architecture import base_of, count_layers
 from fer_utils.words import listed
 
 #: How far a recorded F1 may be from the one of its precision and recall: rounding of single precision.
@@ -33,6 +32,12 @@ def flat_layers(architecture):
     for layer in architecture.get("layers", []):
         layers += flat_layers(layer) if "layers" in layer else [layer]
     return layers
+
+
+def base_of(architecture):
+    """Return the largest model nested in a network; None if there is none."""
+    nested = [layer for layer in architecture["layers"] if "layers" in layer]
+    return max(nested, key=lambda layer: layer["parameters"], default=None)
 
 
 def own_layers(architecture):
@@ -345,12 +350,13 @@ def convolution_count(evidence, model, value):
     architecture = evidence.results(model)[0].architecture
     if not architecture.get("layers"):
         return no_network(evidence, model)
-    counts = count_layers(architecture)
+    kinds = [layer["class"] for layer in flat_layers(architecture)]
+    counts = {"convolution": kinds.count("Conv2D"), "dense": kinds.count("Dense")}
     text = f"{counts['convolution']} convolutions, {counts['dense']} dense layers"
     return Finding(
         counts["convolution"] in value,
         text,
         counts["convolution"],
         difference=min(abs(counts["convolution"] - v) / v for v in value),
-        note=f"the built network has {text}, {counts['weight_layers']} layers with weights in all",
+        note=f"the built network has {text}, {sum(counts.values())} layers with weights in all",
     )

@@ -1,293 +1,82 @@
-"""The figures of chapters 3 and 5, each from plain tables: (figure, what is drawn as a tidy table).
+"""The figures of chapter 5 and of the audit, from trainings or from plain tables.
 
-Every function that takes trainings takes any number of them, of any seeds: the first seed of a model is drawn
-thick, the others thin. Saving and captions are the business of `fer_utils.findings.figures.publish`.
+Every function returns a matplotlib figure and, as a tidy table, what is drawn, both for `figures.publish`. `results`
+are trainings, as `results.read_run` gives them; a panel shows one model.
 """
 
-import re
 import textwrap
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from sklearn import metrics as sk
+from sklearn.metrics import auc, roc_curve
 
-from fer_utils.constants import CLASSES, USAGES
+from fer_utils.constants import CLASSES
 from fer_utils.findings import statistics
-from fer_utils.findings.figures import class_style, model_style
-from fer_utils.metrics import one_hot
+from fer_utils.findings.figures import GREY, INK, class_style, model_style
+from fer_utils.findings.model_figures import METRIC_NAMES, curve_legend, draw_curves, tidy_curves
 
-#: What an axis is called, for each metric of ``history.csv``.
-NAMES = {
-    "loss": "Loss (cross-entropy)",
-    "accuracy": "Accuracy",
-    "precision": "Precision, probability above 0.5",
-    "recall": "Recall, probability above 0.5",
-    "f1": "F1, probability above 0.5",
-    "auc": "AUC, all classes pooled",
-    "macro_precision": "Precision, arg-max, macro",
-    "macro_recall": "Recall, arg-max, macro",
-    "macro_f1": "F1, arg-max, macro",
+WIDTH, COLUMNS = 10.0, 4  # inches of the page, panels side by side
+
+#: How the parts of the data are called in legends and sentences.
+PART_NAMES = {
+    "train": "training images",
+    "public": "PublicTest",
+    "private": "PrivateTest",
+    "test": "PublicTest and PrivateTest",
+    "validation": "validation images",
 }
 
-WIDTH = 10.0  # inches; the report shows it at about 9 of them, so that 10 points stay readable
-COLUMNS = 4
-INK = "#333333"
-THESIS = {"color": "black", "linewidth": 1.4}
+
+def wrapped(label, width):
+    """Break a label into lines between its words."""
+    return textwrap.fill(label, width, break_long_words=False)
 
 
-def panels(count, columns=COLUMNS, height=2.6, rows_of=1, **options):
-    """Make a grid of axes for `count` panels, repeated `rows_of` times, with no empty axes left visible.
-
-    Returns
-    -------
-    figure : Figure
-    groups : list of list of Axes
-        One list of `count` axes for each repetition.
-    """
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    width = {1: 4.6, 2: 7.4}.get(columns, WIDTH)
-    figure = Figure(figsize=(width, height * rows * rows_of + 0.5), layout="constrained")
-    grid = figure.subplots(rows * rows_of, columns, squeeze=False, **options)
-    groups = []
-    for group in range(rows_of):
-        axes = list(grid[group * rows : (group + 1) * rows].flat)
-        for extra in axes[count:]:
-            extra.set_visible(False)
-        groups.append(axes[:count])
-    return figure, groups
+def panels(labels, xlabel, *ylabels, columns=COLUMNS, height=2.5):
+    """Make a panel per label for each y label, `columns` in a row; return the figure and a list of axes per y label."""
+    columns = min(columns, len(labels))
+    rows = -(-len(labels) // columns)
+    size = ({1: 4.8, 2: 8.0}.get(columns, WIDTH), height * rows * len(ylabels) + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows * len(ylabels), columns, squeeze=False, sharex=True)
+    blocks = [list(grid[block * rows : (block + 1) * rows].flat) for block in range(len(ylabels))]
+    for axes, ylabel in zip(blocks, ylabels, strict=True):
+        for ax in axes[len(labels) :]:
+            ax.remove()
+        del axes[len(labels) :]
+        for place, (ax, label) in enumerate(zip(axes, labels, strict=True)):
+            left, lowest = place % columns == 0, place + columns >= len(labels)
+            ax.set(title=wrapped(label, 22), ylabel=ylabel if left else "", xlabel=xlabel if lowest else "")
+            if place:
+                ax.sharey(axes[0])
+            ax.tick_params(labelleft=left, labelbottom=lowest)
+    return figure, blocks
 
 
-def outer_labels(axes, columns, x, y):
-    """Label the x axis of the lowest panel of each column and the y axis of the leftmost panels."""
-    for place, ax in enumerate(axes):
-        if place + columns >= len(axes):
-            ax.set_xlabel(x)
-            ax.tick_params(labelbottom=True)
-        if place % columns == 0:
-            ax.set_ylabel(y)
+def stack(results, compute):
+    """Stack a table per training, with the training's ``model``, ``label`` and ``seed``."""
+    tables = [compute(result).assign(model=result.model, label=result.label, seed=result.seed) for result in results]
+    return pd.concat(tables, ignore_index=True)
 
 
-def short(label):
-    """Break a long label into lines that fit above a panel."""
-    return textwrap.fill(label, 20)
-
-
-def by_model(results):
-    """Trainings grouped by model, in the order in which the models first come, each by seed."""
-    groups = {}
-    for result in results:
-        groups.setdefault(result.model, []).append(result)
-    return {name: sorted(group, key=lambda r: r.seed) for name, group in groups.items()}
-
-
-# --- chapter 3 ------------------------------------------------------------------------------------------------
-
-
-def faces(images, labels, *, per_class=4, seed=0):
-    """Draw a few faces of each class, one class a column (thesis, Fig. 3.1).
-
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, 48, 48)
-    labels : ndarray of int, shape (n,)
-        Labels in 0..6.
-    per_class : int
-        Faces a class; fewer where a class has fewer.
-    seed : int
-        Which faces are picked.
-
-    Returns
-    -------
-    figure : Figure
-    data : None
-        Faces are not saved as data.
-    """
-    rng = np.random.default_rng(seed)
-    figure = Figure(figsize=(WIDTH, 1.42 * per_class + 0.4), layout="constrained")
-    grid = figure.subplots(per_class, len(CLASSES), squeeze=False)
-    for k, name in enumerate(CLASSES):
-        mine = np.flatnonzero(np.asarray(labels) == k)
-        picked = np.sort(rng.choice(mine, min(per_class, len(mine)), replace=False))
-        for ax in grid[:, k]:
-            ax.set_axis_off()
-        for ax, place in zip(grid[:, k], picked, strict=False):
-            ax.imshow(images[place], cmap="gray", vmin=0, vmax=255)
-        grid[0, k].set_title(name, fontsize=11)
-    return figure, None
-
-
-def class_counts(counts, reference=None):
-    """Draw how many images each class has, by part of the data (thesis, Fig. 3.2 and Table 3.1).
-
-    Parameters
-    ----------
-    counts : dict of str to dict of str to int
-        Usage, then class, to number of images, as a data fingerprint has it.
-    reference : dict of str to int, optional
-        The numbers that the thesis states, drawn as diamonds beside the bars.
-
-    Returns
-    -------
-    figure : Figure
-    data : DataFrame
-        ``class``, ``usage``, ``n``; the thesis's numbers have ``usage`` "thesis".
-    """
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    ax = figure.subplots()
-    place = np.arange(len(CLASSES))
-    bottom = np.zeros(len(CLASSES))
-    rows = []
-    for usage, strength, hatch in zip(USAGES, (1.0, 0.65, 0.35), ("", "//", "\\\\"), strict=True):
-        n = np.array([counts.get(usage, {}).get(name, 0) for name in CLASSES])
-        colors = [class_style(name).color for name in CLASSES]
-        ax.bar(place, n, bottom=bottom, color=colors, alpha=strength, hatch=hatch, edgecolor="white")
-        bottom += n
-        rows += [{"class": name, "usage": usage, "n": int(v)} for name, v in zip(CLASSES, n, strict=True)]
-    for x, total in zip(place, bottom, strict=True):
-        ax.annotate(f"{int(total):,}", (x, total), (0, 3), textcoords="offset points", ha="center", fontsize=9)
-    handles = [
-        Patch(facecolor="#666666", alpha=strength, hatch=hatch, edgecolor="white", label=usage)
-        for usage, strength, hatch in zip(USAGES, (1.0, 0.65, 0.35), ("", "//", "\\\\"), strict=True)
-    ]
-    if reference:
-        ax.plot(place + 0.3, [reference[name] for name in CLASSES], "D", color="black", markersize=6)
-        handles.append(Line2D([], [], marker="D", color="black", linestyle="none", label="thesis, Table 3.1"))
-        rows += [{"class": name, "usage": "thesis", "n": reference[name]} for name in CLASSES]
-    ax.set_xticks(place, CLASSES)
-    ax.set_ylabel("Images")
-    ax.grid(False, axis="x")
-    ax.margins(y=0.1)
-    ax.legend(handles=handles, ncols=len(handles), loc="upper center", bbox_to_anchor=(0.5, 1.14))
-    return figure, pd.DataFrame(rows)
-
-
-def plain_summary(summary, most=46):
-    """Lay out Keras's summary without its box lines; if long, without the layers of a nested base."""
-    rows = []
-    for line in summary.splitlines():
-        if line.strip() and not re.fullmatch(r"[\s━─┏┓┗┛┡┩├┤└┘┌┐┬┴┼┳┻╇╋╈]+", line):
-            rows.append([cell.strip() for cell in re.split(r"[│┃]", line.strip().strip("│┃"))])
-    nested = [row for row in rows if row[0].startswith("└")]
-    if len(rows) > most and nested:
-        place = rows.index(nested[0])
-        rows = [row for row in rows if not row[0].startswith("└")]
-        rows.insert(place, [f"   ... its {len(nested)} layers: see summary.txt"])
-    if len(rows) > most:
-        rows = [*rows[: most - 5], [f"... {len(rows) - most + 1} more lines: see summary.txt"], *rows[-4:]]
-    table = [row for row in rows if len(row) > 1]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for row in rows:
-        if len(row) > 1:
-            cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-            row = [*cells, row[-1].rjust(widths[-1])]
-        lines.append("  ".join(row))
-    return "\n".join(lines)
-
-
-def model_output(history, summary, *, label, model=""):
-    """Draw the "output" of one model: its summary beside its learning curves (thesis, Figs. 3.12 to 3.20).
-
-    Parameters
-    ----------
-    history : DataFrame
-        ``history.csv``: training columns bare, validation columns with ``val_``, test columns with ``test_``.
-    summary : str
-        Keras's summary.
-    label : str
-        The name that people read.
-    model : str
-        The name in the configuration, which decides the colour.
-
-    Returns
-    -------
-    figure : Figure
-    data : DataFrame
-        ``epoch``, ``metric``, ``part``, ``value``.
-    """
-    text = plain_summary(summary)
-    lines = text.splitlines() or [""]
-    widest = max(map(len, lines))
-    curves = ("accuracy", "loss", "precision", "recall", "f1", "auc")
-    height = max(5.4, 0.14 * len(lines) + 0.6)
-    figure = Figure(figsize=(12, height), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(5, 7))
-    size = min(8.0, 4.7 * 72 / (0.61 * max(widest, 40)))
-    left.suptitle(f"{label}: layers", fontsize=11)
-    left.text(0.01, 0.93, text, family="DejaVu Sans Mono", fontsize=size, va="top", ha="left", linespacing=1.25)
-    right.suptitle("Training (solid), validation (dashed), all test images where they differ (dotted)", fontsize=10)
-    style = model_style(model or label)
-    for ax, metric in zip(right.subplots(3, 2, sharex=True).flat, curves, strict=True):
-        draw_pair(ax, history, metric, style)
-        ax.set_title(
-            {"f1": "F1 above 0.5", "precision": "Precision above 0.5", "recall": "Recall above 0.5"}.get(
-                metric, NAMES[metric].split(" (")[0].split(",")[0]
-            ),
-            fontsize=9,
-        )
-        if metric != "loss":
-            ax.set_ylim(0, 1)
-        if ax.get_subplotspec().is_last_row():
-            ax.set_xlabel("Epoch")
-    return figure, tidy_curves(history, curves)
-
-
-def tidy_curves(history, metrics):
-    """Columns of a history as rows: ``epoch``, ``metric``, ``part`` (as `drawn_parts` has it), ``value``."""
-    parts = [
-        history[["epoch"]].assign(metric=metric, part=part, value=history[prefix + metric])
-        for metric in metrics
-        for part, prefix in drawn_parts(history, metric).items()
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def drawn_parts(history, metric):
-    """Return the parts of the data that a metric is drawn for, with the prefix of their column.
-
-    The thesis validates on all test images, and its curves are judged on these. Where a training validated on
-    others (the sound protocol), they are a part of their own, ``test``.
-    """
-    parts = {"training": "", "validation": "val_"}
-    own = (history[f"test_{metric}"] != history[f"val_{metric}"]).any()
-    return parts | ({"test": "test_"} if own else {})
-
-
-# --- chapter 5 ------------------------------------------------------------------------------------------------
-
-
-def draw_pair(ax, history, metric, style, *, thick=True):
-    """Draw one metric's curves, training solid, validation dashed, all test images dotted, with markers where few."""
-    few = len(history) <= 12
-    width = {"linewidth": 1.8 if thick else 0.7, "alpha": 1.0 if thick else 0.55}
-    marker = {"marker": style.marker, "markersize": 4} if few and thick else {}
-    hollow = {**marker, "markerfacecolor": "white"} if marker else {}
-    looks = {
-        "training": {"linestyle": "-", "color": style.color, **marker},
-        "validation": {"linestyle": "--", "color": INK, **hollow},
-        "test": {"linestyle": ":", "color": "#777777", **hollow},
-    }
-    for part, prefix in drawn_parts(history, metric).items():
-        ax.plot(history["epoch"], history[prefix + metric], **width, **looks[part])
-    if history["epoch"].max() <= 12:
-        ax.set_xticks(np.unique(np.linspace(1, history["epoch"].max(), 6).astype(int)))
+def labels_of(table):
+    """Return the label of each model of a table, in the table's order."""
+    return table.drop_duplicates("model").set_index("model")["label"]
 
 
 def curves(results, metrics):
-    """Draw metrics over epochs, a panel a model (Figs. 5.2, 5.3, 5.5-5.7).
-
-    Training is solid, validation dashed, and all test images, where they are not the validation images, dotted.
+    """Draw metrics over the epochs (thesis, Figs. 5.2, 5.3, 5.5 to 5.7).
 
     Parameters
     ----------
     results : list of ModelResult
-        Several seeds of a model share its panel.
+        Seeds of a model share its panel: the first is drawn thick, the others thin.
     metrics : sequence of str
-        One block of panels each; all panels of a block share their axes.
+        Keys of `METRIC_NAMES`, one block of panels each. Panels of a block share their axes.
 
     Returns
     -------
@@ -295,40 +84,31 @@ def curves(results, metrics):
     data : DataFrame
         ``model``, ``label``, ``seed``, ``epoch``, ``metric``, ``part``, ``value``.
     """
-    groups = by_model(results)
-    figure, blocks = panels(len(groups), height=2.3, rows_of=len(metrics), sharex=True)
-    tables = []
+    data = stack(results, lambda result: tidy_curves(result.history, metrics))
+    labels = labels_of(data)
+    figure, blocks = panels(labels, "Epoch", *(METRIC_NAMES[metric] for metric in metrics))
     for metric, axes in zip(metrics, blocks, strict=True):
-        for ax, (model, seeds) in zip(axes, groups.items(), strict=True):
-            for order, result in enumerate(seeds):
-                draw_pair(ax, result.history, metric, model_style(model), thick=order == 0)
-                table = tidy_curves(result.history, [metric])
-                tables.append(table.assign(model=model, label=result.label, seed=result.seed))
-            ax.set_title(short(seeds[0].label))
-            if metric != "loss":
-                ax.set_ylim(0, 1)
-        share_y(axes)
-        outer_labels(axes, min(COLUMNS, len(axes)), "Epoch", NAMES[metric].replace(", ", ",\n", 1))
-    data = pd.concat(tables, ignore_index=True)
-    looks = {
-        "training": ("-", "training (in the model's colour)"),
-        "validation": ("--", "validation"),
-        "test": (":", "PublicTest and PrivateTest, the thesis's validation"),
-    }
-    parts = [part for part in looks if (data["part"] == part).any()]
-    handles = [Line2D([], [], color=INK, linestyle=looks[part][0], label=looks[part][1]) for part in parts]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if len(groups) > 2 else 1)
+        for ax, model in zip(axes, labels.index, strict=True):
+            draw_curves(ax, data[(data["model"] == model) & (data["metric"] == metric)], model)
+        axes[0].set_ylim(0, None if metric == "loss" else 1)
+    curve_legend(figure, data, columns=1 if len(labels) == 1 else 3)
     return figure, data[["model", "label", "seed", "epoch", "metric", "part", "value"]]
 
 
-def share_y(axes):
-    """Give panels one range of y, and label it on the leftmost only."""
-    low = min(ax.get_ylim()[0] for ax in axes)
-    high = max(ax.get_ylim()[1] for ax in axes)
-    for place, ax in enumerate(axes):
-        ax.set_ylim(low, high)
-        if place % COLUMNS:
-            ax.tick_params(labelleft=False)
+def draw_bars(ax, table, x, hue, look):
+    """Draw ``value`` as bars with whiskers from ``low`` to ``high``, those of one `x` side by side.
+
+    `look` maps a row to keyword arguments of ``Axes.bar``. Returns the bars' places in the order of the rows.
+    """
+    order, hues = list(dict.fromkeys(table[x])), list(dict.fromkeys(table[hue]))
+    width = 0.8 / len(hues)
+    places = table[x].map(order.index) + (table[hue].map(hues.index) - (len(hues) - 1) / 2) * width
+    for place, (_, row) in zip(places, table.iterrows(), strict=True):
+        reach = [[max(0, row["value"] - row["low"])], [max(0, row["high"] - row["value"])]]
+        ax.bar(place, row["value"], width * 0.94, yerr=reach, capsize=min(4, 20 * width), **look(row))
+    ax.set_xticks(range(len(order)), order)
+    ax.grid(False, axis="x")
+    return places
 
 
 def accuracy_bars(table, references=None, others=None):
@@ -342,7 +122,7 @@ def accuracy_bars(table, references=None, others=None):
     references : dict of str to float, optional
         Model to the accuracy that the thesis states for it; marked with a line.
     others : DataFrame, optional
-        ``model``, ``part``, ``value`` of further seeds, drawn as dots.
+        ``model``, ``part``, ``value`` of further seeds, drawn as circles.
 
     Returns
     -------
@@ -350,72 +130,67 @@ def accuracy_bars(table, references=None, others=None):
     data : DataFrame
         The table, with a column ``thesis``.
     """
-    models = list(dict.fromkeys(table["model"]))
-    parts = list(dict.fromkeys(table["part"]))
-    figure = Figure(figsize=(min(WIDTH, 2.4 + 1.7 * len(models)), 4), layout="constrained")
+    labels, parts = labels_of(table), list(dict.fromkeys(table["part"]))
+    references = {model: value for model, value in (references or {}).items() if model in labels}
+    figure = Figure(figsize=(min(WIDTH, 2.4 + 1.7 * len(labels)), 4), layout="constrained")
     ax = figure.subplots()
-    width = 0.8 / len(parts)
-    for row in table.itertuples():
-        style = model_style(row.model)
-        shift = (parts.index(row.part) - (len(parts) - 1) / 2) * width
-        x = models.index(row.model) + shift
-        strength = 1.0 if row.part == parts[0] else 0.5
-        ax.bar(x, row.value, width * 0.94, color=style.color, hatch=style.hatch, edgecolor="white", alpha=strength)
-        reach = [[max(0, row.value - row.low)], [max(0, row.high - row.value)]]
-        ax.errorbar(x, row.value, yerr=reach, color="black", capsize=4, linewidth=1.2)
-        ax.annotate(f"{row.value:.3f}", (x, row.high), (0, 3), textcoords="offset points", ha="center", fontsize=9)
+    alpha = {part: 1.0 if part == parts[0] else 0.5 for part in parts}
+    handles = [Patch(facecolor="#666666", alpha=alpha[part], label=PART_NAMES.get(part, part)) for part in parts]
+    for model, value in references.items():
+        x = list(labels.index).index(model)
+        look = {"color": "black", "linestyle": (0, (4, 2)), "label": f"thesis, {labels[model]}: {value:.2f}"}
+        handles += ax.plot([x - 0.45, x + 0.45], [value, value], linewidth=1.4, **look)
+    places = draw_bars(ax, table, "model", "part", lambda r: model_style(r["model"]).bar | {"alpha": alpha[r["part"]]})
+    for place, row in zip(places, table.itertuples(), strict=True):
+        text = {"ha": "center", "fontsize": 9, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.3}}
+        text |= {"rotation": 90, "fontsize": 8} if len(table) > 12 else {}
+        ax.annotate(f"{row.value:.3f}", (place, max(row.high, row.value)), (0, 4), textcoords="offset points", **text)
         if others is not None:
             more = others[(others["model"] == row.model) & (others["part"] == row.part)]["value"]
-            ax.plot(np.full(len(more), x + width * 0.3), more, "o", color="black", markersize=3, fillstyle="none")
-    references = {model: value for model, value in (references or {}).items() if model in models}
-    labels = table.drop_duplicates("model").set_index("model")["label"]
-    handles = [
-        Patch(facecolor="#666666", alpha=1.0 if part == parts[0] else 0.5, label=PART_NAMES.get(part, part))
-        for part in parts
-    ]
-    for model, value in references.items():
-        x = models.index(model)
-        stated = f"thesis, {labels[model]}: {value:.2f}"
-        handles += ax.plot([x - 0.45, x + 0.45], [value, value], linestyle=(0, (4, 2)), **THESIS, label=stated)
-    ax.set_xticks(range(len(models)), [short(labels[m]) for m in models])
-    if len(models) > 5:
-        ax.tick_params(axis="x", rotation=20)
-    ax.set_xlim(-0.6, len(models) - 0.4)
+            ax.plot([place + 0.24 / len(parts)] * len(more), more, "o", color="black", markersize=3, fillstyle="none")
+    tilt = {"rotation": 20, "ha": "right"} if len(labels) > 5 else {}
+    ax.set_xticks(range(len(labels)), [wrapped(label, 20) for label in labels], **tilt)
     highest = max([table["high"].max(), table["value"].max(), *references.values()])
-    ax.set_ylim(0, max(0.05, min(1.0, 1.12 * highest)))
-    ax.set_ylabel("Accuracy")
-    ax.grid(False, axis="x")
+    ax.set(ylim=(0, max(0.05, min(1.0, 1.12 * highest))), ylabel="Accuracy")
     figure.legend(handles=handles, ncols=len(handles), loc="outside upper center")
     return figure, table.assign(thesis=table["model"].map(references).astype(float))
 
 
-#: How the parts of the data are called in legends and sentences.
-PART_NAMES = {
-    "train": "training images",
-    "public": "PublicTest",
-    "private": "PrivateTest",
-    "test": "PublicTest and PrivateTest",
-    "validation": "validation images",
-}
+def class_scores(table, metric="f1"):
+    """Draw one score of each class and model with its interval.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``model``, ``label`` and the columns of `statistics.class_intervals`.
+    metric : {"f1", "precision", "recall", "auc"}
+        The rows that are drawn, and returned.
+    """
+    rows = table[table["metric"] == metric]
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    ax = figure.subplots()
+    draw_bars(ax, rows, "class", "model", lambda row: model_style(row["model"]).bar)
+    ax.set(ylim=(0, 1), ylabel={"f1": "F1", "auc": "AUC"}.get(metric, metric.capitalize()))
+    handles = [Patch(**model_style(model).bar, label=label) for model, label in labels_of(rows).items()]
+    figure.legend(handles=handles, ncols=min(4, len(handles)), loc="outside upper center")
+    return figure, rows
 
 
 def thinned(x, y, most=80):
-    """Points of a curve, at most about `most`: those where the curve crosses even steps of its length."""
+    """Keep about `most` points of a curve: those where it crosses even steps of its length."""
     if len(x) <= most:
         return x, y
     way = np.concatenate([[0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
-    keep = np.unique(np.searchsorted(way, np.linspace(0, way[-1], most)))
-    keep = np.unique(np.concatenate([[0], keep, [len(x) - 1]]))
+    keep = np.unique([0, *np.searchsorted(way, np.linspace(0, way[-1], most)), len(x) - 1])
     return x[keep], y[keep]
 
 
 def roc_curves(results, part=None):
-    """Draw one-vs-rest ROC curves of each class, a panel a model, with the AUC of each (thesis, Fig. 5.4).
+    """Draw one-vs-rest ROC curves of each class with the AUC of each (thesis, Fig. 5.4).
 
     Parameters
     ----------
     results : list of ModelResult
-        One for each panel.
     part : str or None
         Which images; None takes each training's final part.
 
@@ -423,41 +198,31 @@ def roc_curves(results, part=None):
     -------
     figure : Figure
     data : DataFrame
-        ``model``, ``label``, ``class``, ``auc``, ``false_positive_rate``, ``true_positive_rate``: the points
-        drawn. A class without images has none.
+        ``model``, ``label``, ``class``, ``auc``, ``false_positive_rate``, ``true_positive_rate``: the points drawn. A
+        class without images, or without others, has none.
     """
-    columns = min(len(results), 2 if len(results) < 5 else 3)
-    figure, (axes,) = panels(len(results), columns=columns, height=3.9 if columns <= 2 else 3.4)
-    if columns == 2:
-        figure.set_figwidth(9)
-    tables = []
+    columns, names = 2 if len(results) < 5 else 3, ("False positive rate", "True positive rate")
+    figure, (axes,) = panels([result.label for result in results], *names, columns=columns, height=3.9)
+    tables = [pd.DataFrame(columns=["model", "label", "class", "auc", "false_positive_rate", "true_positive_rate"])]
     for ax, result in zip(axes, results, strict=True):
         y_true, y_proba = result.select(part or result.final_part)
-        truth = one_hot(y_true)
-        ax.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
+        ax.axline((0, 0), (1, 1), color="#999999", linewidth=0.8)
         for k, name in enumerate(CLASSES):
-            if not 0 < truth[:, k].sum() < len(truth):
-                continue
-            x, y, _ = sk.roc_curve(truth[:, k], y_proba[:, k])
-            area = float(sk.auc(x, y))
-            x, y = thinned(x, y)
-            ax.plot(x, y, label=f"{name} {area:.2f}", linewidth=1.3, **class_style(name).line)
-            tables.append(
-                pd.DataFrame({"class": name, "auc": area, "false_positive_rate": x, "true_positive_rate": y}).assign(
-                    model=result.model, label=result.label
+            if 0 < (y_true == k).sum() < len(y_true):
+                x, y, _ = roc_curve(y_true == k, y_proba[:, k])
+                area, (x, y) = auc(x, y), thinned(x, y)
+                ax.plot(x, y, linewidth=1.3, label=f"{name} {area:.2f}", **class_style(name).line)
+                table = pd.DataFrame({"false_positive_rate": x, "true_positive_rate": y})
+                tables.append(
+                    table.assign(**{"model": result.model, "label": result.label, "class": name, "auc": area})
                 )
-            )
-        ax.set_title(short(result.label))
-        ax.set_aspect("equal")
+        ax.set(aspect="equal")
         ax.legend(loc="lower right", title="class, AUC", fontsize=8, title_fontsize=8, handlelength=2.6)
-    outer_labels(axes, columns, "False positive rate", "True positive rate")
-    columns = ["model", "label", "class", "auc", "false_positive_rate", "true_positive_rate"]
-    data = pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
-    return figure, data
+    return figure, pd.concat(tables[1:] or tables, ignore_index=True)[tables[0].columns]
 
 
 def confusion_matrices(result, part="test", per_class=140):
-    """Draw the confusion matrix on a balanced sample and on all images (thesis, Fig. 5.8).
+    """Draw the confusion matrix on a balanced sample and on all images, in percent of each true class (Fig. 5.8).
 
     Parameters
     ----------
@@ -465,8 +230,8 @@ def confusion_matrices(result, part="test", per_class=140):
     part : str
         Which images.
     per_class : int
-        Images a class in the balanced sample; a class with fewer gives all it has. Rows are in percent, so such a
-        class still counts like the others. The claims are judged on the same sample.
+        Images per class in the balanced sample; a class with fewer gives all it has. The claims are judged on the same
+        sample.
 
     Returns
     -------
@@ -475,185 +240,103 @@ def confusion_matrices(result, part="test", per_class=140):
         ``sample`` ("balanced" or "all") and the columns of `statistics.confusion`.
     """
     y_true, y_proba = result.select(part)
-    y_pred = y_proba.argmax(axis=1)
     picked = statistics.balanced_sample(y_true, per_class)
+    samples = {
+        "balanced": (f"balanced: up to {per_class} per class, {len(picked):,} images", picked),
+        "all": (f"all {len(y_true):,} images", np.arange(len(y_true))),
+    }
     figure = Figure(figsize=(WIDTH, 5), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
     tables = []
-    samples = (
-        ("balanced", f"balanced: up to {per_class} a class, {len(picked):,} images", picked),
-        ("all", f"all {len(y_true):,} images", np.arange(len(y_true))),
-    )
-    for ax, (name, title, rows) in zip(axes, samples, strict=True):
-        table = statistics.confusion(y_true[rows], y_pred[rows])
-        percent = table["percent"].to_numpy().reshape(len(CLASSES), -1)
-        support = table.groupby("true", sort=False)["n"].sum()
-        picture = ax.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-        for i in range(len(CLASSES)):
-            for j in range(len(CLASSES)):
-                if np.isfinite(percent[i, j]):
-                    color = "white" if percent[i, j] > 55 else "black"
-                    ax.text(j, i, f"{percent[i, j]:.0f}", ha="center", va="center", color=color, fontsize=10)
-        ax.set_title(title)
-        ax.set_xticks(range(len(CLASSES)), CLASSES, rotation=40, ha="right", rotation_mode="anchor")
-        ax.set_yticks(range(len(CLASSES)), [f"{c}\n(n = {support[c]})" for c in CLASSES] if name == "all" else CLASSES)
-        ax.set_xlabel("Predicted")
-        ax.grid(False)
-        ax.spines[:].set_visible(False)
+    for ax, (name, (title, rows)) in zip(figure.subplots(1, 2), samples.items(), strict=True):
+        table = statistics.confusion(y_true[rows], y_proba[rows].argmax(axis=1))
+        percent = table.pivot(index="true", columns="predicted", values="percent").loc[list(CLASSES), list(CLASSES)]
+        n = table.groupby("true")["n"].sum()
+        look = {"annot": True, "fmt": ".0f", "cmap": "Blues", "vmin": 0, "vmax": 100, "square": True, "cbar": False}
+        sns.heatmap(percent, **look, yticklabels=[f"{c} ({n[c]:,})" for c in CLASSES], ax=ax)
+        ax.set(title=title, xlabel="Predicted", ylabel="True (images)" if name == "balanced" else "")
+        ax.tick_params(axis="x", rotation=40)
         tables.append(table.assign(sample=name))
-    axes[0].set_ylabel("True (n in the whole set)")
-    figure.colorbar(picture, ax=axes, label="% of the true class", shrink=0.8)
-    data = pd.concat(tables, ignore_index=True)[["sample", "true", "predicted", "n", "percent"]]
-    return figure, data
+    figure.colorbar(ax.collections[0], ax=figure.axes, label="% of the true class", shrink=0.8)
+    return figure, pd.concat(tables, ignore_index=True)[["sample", "true", "predicted", "n", "percent"]]
 
 
 def reliability_diagram(results, part=None, bins=15):
-    """Draw confidence against accuracy, a panel a model, with the expected calibration error.
+    """Draw accuracy against confidence in `bins` bins, with the expected calibration error (ECE).
 
-    Parameters
-    ----------
-    results : list of ModelResult
-    part : str or None
-        None takes each training's final part.
-    bins : int
-
-    Returns
-    -------
-    figure : Figure
-    data : DataFrame
-        ``model``, ``label``, ``ece`` and the columns of `statistics.reliability`.
+    `part` says which images; None takes each training's final part. The data are ``model``, ``label``, ``ece`` and the
+    columns of `statistics.reliability`.
     """
-    figure, (axes,) = panels(len(results), height=3.0, sharex=True, sharey=True)
-    tables = []
-    for ax, result in zip(axes, results, strict=True):
+
+    def compute(result):
         table = statistics.reliability(*result.select(part or result.final_part), bins=bins)
-        error = statistics.calibration_error(table)
-        style = model_style(result.model)
-        middle, width = (table["low"] + table["high"]) / 2, 1 / bins
-        ax.bar(middle, table["n"] / table["n"].sum(), width, color="#cccccc", label="share of images")
-        ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="perfectly calibrated")
-        ax.plot(table["confidence"], table["accuracy"], color=style.color, marker=style.marker, label="accuracy")
-        ax.set_title(f"{short(result.label)}\nECE {error:.3f}")
-        ax.set(xlim=(0, 1), ylim=(0, 1))
-        tables.append(table.assign(model=result.model, label=result.label, ece=error))
-    outer_labels(axes, min(COLUMNS, len(axes)), "Confidence", "Accuracy")
+        return table.assign(ece=statistics.calibration_error(table))
+
+    data = stack(results, compute)
+    figure, (axes,) = panels(labels_of(data), "Confidence", "Accuracy", height=3.0)
+    for ax, (model, rows) in zip(axes, data.groupby("model", sort=False), strict=True):
+        style, share = model_style(model), rows["n"] / rows["n"].sum()
+        ax.bar((rows["low"] + rows["high"]) / 2, share, 1 / bins, color="#cccccc", label="share of images")
+        ax.plot([0, 1], [0, 1], "--", color="black", linewidth=0.8, label="perfectly calibrated")
+        ax.plot(rows["confidence"], rows["accuracy"], color=style.color, marker=style.marker, label="accuracy")
+        ax.set(xlim=(0, 1), ylim=(0, 1), title=f"{ax.get_title()}\nECE {rows['ece'].iloc[0]:.3f}")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    columns = ["model", "label", "ece", "low", "high", "n", "confidence", "accuracy"]
-    return figure, pd.concat(tables, ignore_index=True)[columns]
-
-
-# --- what explains the differences ---------------------------------------------------------------------------
+    return figure, data[["model", "label", "ece", "low", "high", "n", "confidence", "accuracy"]]
 
 
 def threshold_curves(table):
-    """Draw precision and recall against the threshold, a panel a model (claim F25).
-
-    Parameters
-    ----------
-    table : DataFrame
-        As from `explanations.threshold_curves`, with ``model`` and ``label``.
-
-    Returns
-    -------
-    figure : Figure
-    data : DataFrame
-        The table.
-    """
-    models = list(dict.fromkeys(table["model"]))
-    figure, (axes,) = panels(len(models), height=2.7, sharex=True, sharey=True)
-    for ax, model in zip(axes, models, strict=True):
-        mine = table[table["model"] == model]
-        color = model_style(model).color
-        ax.plot(mine["threshold"], mine["precision"], "-", color=color, label="precision")
-        ax.plot(mine["threshold"], mine["recall"], "--", color=INK, label="recall")
+    """Draw precision and recall against the threshold (claim F25), from a table of `explanations.threshold_curves`."""
+    figure, (axes,) = panels(labels_of(table), "Threshold", "All classes pooled")
+    for ax, (model, rows) in zip(axes, table.groupby("model", sort=False), strict=True):
+        ax.plot(rows["threshold"], rows["precision"], color=model_style(model).color, label="precision")
+        ax.plot(rows["threshold"], rows["recall"], "--", color=INK, label="recall")
         ax.axvline(0.5, color="black", linewidth=0.8, linestyle=":", label="threshold 0.5")
-        ax.axhline(mine["accuracy"].iloc[0], color="#777777", linewidth=0.8, label="arg-max: both equal accuracy")
-        ax.set_title(short(mine["label"].iloc[0]))
+        ax.axhline(rows["accuracy"].iloc[0], color=GREY, linewidth=0.8, label="arg-max: both equal accuracy")
         ax.set(xlim=(0, 1), ylim=(0, 1.02))
-    outer_labels(axes, min(COLUMNS, len(axes)), "Threshold", "All classes pooled")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure, table
 
 
-def interval_dots(table, *, rows, color_by="model", xlabel="Accuracy"):
-    """Draw values with intervals as dots, one line a row, the models in their colours.
+def interval_dots(table, *, rows, xlabel="Accuracy"):
+    """Draw values with intervals as dots, one line per value of the column `rows`, the models in their colours.
 
-    Parameters
-    ----------
-    table : DataFrame
-        ``value``, ``low``, ``high``, the column `rows` and the columns ``model`` and ``label``.
-    rows : str
-        The column that names the lines.
-    color_by : str
-        The column with the model's name.
-    xlabel : str
-
-    Returns
-    -------
-    figure : Figure
-    data : DataFrame
-        The table.
+    `table` has ``model``, ``label``, ``value``, ``low``, ``high`` and the column `rows`; the data are the table.
     """
-    lines = list(dict.fromkeys(table[rows]))
-    models = list(dict.fromkeys(table[color_by]))
-    figure = Figure(figsize=(8.5, 1.3 + 0.13 * len(lines) * (len(models) + 1)), layout="constrained")
+    lines, labels = list(dict.fromkeys(table[rows])), labels_of(table)
+    figure = Figure(figsize=(8.5, 1.3 + 0.13 * len(lines) * (len(labels) + 1)), layout="constrained")
     ax = figure.subplots()
-    step = 0.75 / len(models)
-    for row in table.itertuples():
-        style = model_style(getattr(row, color_by))
-        y = lines.index(getattr(row, rows)) + (models.index(getattr(row, color_by)) - (len(models) - 1) / 2) * step
-        ax.plot([row.low, row.high], [y, y], color=style.color, linewidth=1.6)
-        ax.plot(row.value, y, marker=style.marker, color=style.color, markersize=5)
-    for line in range(1, len(lines)):
-        ax.axhline(line - 0.5, color="#e5e5e5", linewidth=0.8)
+    for place, (model, mine) in enumerate(table.groupby("model", sort=False)):
+        y = mine[rows].map(lines.index) + (place - (len(labels) - 1) / 2) * 0.75 / len(labels)
+        style = {"color": model_style(model).color, "marker": model_style(model).marker, "label": labels[model]}
+        ax.hlines(y, mine["low"], mine["high"], color=style["color"], linewidth=1.6)
+        ax.plot(mine["value"], y, linestyle="none", markersize=5, **style)
     ax.set_yticks(range(len(lines)), lines)
-    ax.set_ylim(len(lines) - 0.5, -0.5)
+    ax.set_yticks(np.arange(1, len(lines)) - 0.5, minor=True)
+    ax.tick_params(axis="y", which="minor", length=0)
     ax.grid(False, axis="y")
-    ax.set_xlabel(xlabel)
-    labels = table.drop_duplicates(color_by).set_index(color_by)["label"]
-    handles = [
-        Line2D([], [], color=model_style(m).color, marker=model_style(m).marker, label=labels[m]) for m in models
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+    ax.grid(True, axis="y", which="minor")
+    ax.set(ylim=(len(lines) - 0.5, -0.5), xlabel=xlabel)
+    figure.legend(loc="outside upper center", ncols=min(4, len(labels)))
     return figure, table
 
 
 def selection_curves(results):
-    """Draw the accuracy on PublicTest and PrivateTest over the epochs, marking the epoch each would select.
+    """Draw the accuracy on PublicTest and PrivateTest over the epochs, and mark the epoch that each would select.
 
-    Parameters
-    ----------
-    results : list of ModelResult
-        One for each panel.
-
-    Returns
-    -------
-    figure : Figure
-    data : DataFrame
-        ``model``, ``label``, ``epoch``, ``public``, ``private``, ``both``.
+    The data are ``model``, ``label``, ``epoch``, ``public``, ``private``, ``both``.
     """
-    figure, (axes,) = panels(len(results), height=2.7, sharex=True, sharey=True)
-    tables = []
-    for ax, result in zip(axes, results, strict=True):
-        history, style = result.history, model_style(result.model)
-        for part, line, color, marker in (("public", "--", INK, "v"), ("private", "-", style.color, "o")):
-            values = history[f"{part}_accuracy"]
-            best = values.idxmax()
-            ax.plot(history["epoch"], values, line, color=color, linewidth=1.4)
-            ax.plot(history["epoch"][best], values[best], marker, color=color, markersize=8, markeredgecolor="white")
-        ax.set_title(short(result.label))
-        table = history[["epoch"]].assign(model=result.model, label=result.label)
-        for name, column in (("public", "public"), ("private", "private"), ("both", "test")):
-            table[name] = history[f"{column}_accuracy"]
-        tables.append(table)
-    outer_labels(axes, min(COLUMNS, len(axes)), "Epoch", "Accuracy")
-    figure.legend(
-        handles=[
-            Line2D([], [], color=INK, linestyle="--", marker="v", label="PublicTest, marked at its best epoch"),
-            Line2D([], [], color="#777777", marker="o", label="PrivateTest, marked at its best epoch"),
-        ],
-        loc="outside upper center",
-        ncols=2,
-    )
-    data = pd.concat(tables, ignore_index=True)[["model", "label", "epoch", "public", "private", "both"]]
-    return figure, data
+    names = {"public_accuracy": "public", "private_accuracy": "private", "test_accuracy": "both"}
+    data = stack(results, lambda result: result.history[["epoch", *names]].rename(columns=names))
+    figure, (axes,) = panels(labels_of(data), "Epoch", "Accuracy")
+    for ax, (model, rows) in zip(axes, data.groupby("model", sort=False), strict=True):
+        for part, line, color, marker in (("public", "--", INK, "v"), ("private", "-", model_style(model).color, "o")):
+            best = [rows[part].argmax()]
+            style = {"color": color, "marker": marker, "markersize": 8, "markeredgecolor": "white", "linewidth": 1.4}
+            ax.plot(rows["epoch"], rows[part], line, markevery=best, **style)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    texts = ("PublicTest, marked at its best epoch", "PrivateTest, marked at its best epoch")
+    handles = [
+        Line2D([], [], color=INK, linestyle="--", marker="v", label=texts[0]),
+        Line2D([], [], color=GREY, marker="o", label=texts[1]),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    return figure, data[["model", "label", "epoch", "public", "private", "both"]]

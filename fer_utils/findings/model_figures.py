@@ -1,0 +1,169 @@
+"""The figures of one model's notebook: its network, and its learning curves with Keras's summary ("output").
+
+A notebook shows each in one line; saving and the caption are included.
+"""
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from fer_utils.findings import diagrams
+from fer_utils.findings.figures import GREY, INK, STYLE, folded, model_style, publish
+
+#: What an axis is called, for each metric of ``history.csv``; the first six are those of Table 5.1.
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "loss": "Loss (cross-entropy)",
+    "precision": "Precision (above 0.5)",
+    "recall": "Recall (above 0.5)",
+    "f1": "F1 (above 0.5)",
+    "auc": "AUC (pooled)",
+    "macro_precision": "Precision (macro)",
+    "macro_recall": "Recall (macro)",
+    "macro_f1": "F1 (macro)",
+}
+#: Prefix of a column of ``history.csv``, dashes of the curve, and name in the legend, for each part of the data.
+PARTS = {
+    "training": ("", "", "training"),
+    "validation": ("val_", (4, 1.5), "validation"),
+    "test": ("test_", (1, 1.5), "PublicTest and PrivateTest"),
+}
+FEW = 12  # epochs up to which curves have markers
+#: The thesis's figures of its four networks: the network, its output.
+THESIS_FIGURES = {
+    "traditional_cnn": ("3.5", "3.12"),
+    "resnet50": ("3.13", "3.15"),
+    "vgg16": ("3.16", "3.18"),
+    "mobilenet_v3": ("3.19", "3.20"),
+}
+
+
+def figure_number(model, place):
+    """Return the thesis's number for its own models; a number of its own, such as ``my_model.1``, for any other."""
+    return THESIS_FIGURES[model][place] if model in THESIS_FIGURES else f"{model}.{place + 1}"
+
+
+def show_network(architecture, *, model, label, folder, number=None):
+    """Draw, save and show a network by its stages (thesis, Figures 3.5, 3.13, 3.14, 3.16, 3.17 and 3.19).
+
+    Parameters
+    ----------
+    architecture : dict
+        From `fer_utils.training.architecture.describe`.
+    model, label : str
+        The model's name in ``config.yaml``, and the name that people read.
+    folder : path
+        Where SVG, PNG and CSV go.
+    number : str, optional
+        Of the figure; `figure_number` by default.
+
+    Returns
+    -------
+    Displayable
+    """
+    with mpl.rc_context(STYLE):
+        figure, data = diagrams.draw(architecture)
+    size, layers = architecture["parameters"], data["weight_layers"].sum()
+    steps = "; ".join(f"{row.stage} {row.output_shape}" for row in data.itertuples())
+    return publish(
+        figure,
+        data,
+        number=number or figure_number(model, 0),
+        slug=f"network-{model}",
+        title=f"{label}: the network by its stages",
+        caption=f"{size['total']:,} parameters, {size['trainable']:,} of them trained; {layers} convolutions and dense "
+        "layers on the main path. A box is a block or a layer: height by the side of its feature map, width by its "
+        "channels.",
+        alt=f"Boxes from left to right, one group per stage, with the shape that leaves it: {steps}.",
+        folder=folder,
+    )
+
+
+def show_output(history, summary, *, model, label, folder, number=None):
+    """Draw, save and show a model's learning curves, with Keras's summary folded below (thesis, Figs. 3.12 to 3.20).
+
+    Parameters
+    ----------
+    history : DataFrame
+        As ``history.csv``: ``epoch``, and each metric of the training, of the validation (``val_``) and of all test
+        images (``test_``).
+    summary : str
+        From `fer_utils.training.architecture.summary_text`.
+    model, label, folder, number
+        As in `show_network`.
+
+    Returns
+    -------
+    Displayable
+    """
+    metrics = list(METRIC_NAMES)[:6]
+    data = tidy_curves(history, metrics)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10, 5), layout="constrained")
+        for ax, metric in zip(figure.subplots(2, 3, sharex=True).flat, metrics, strict=True):
+            ax.set(title=METRIC_NAMES[metric], xlabel="Epoch" if ax.get_subplotspec().is_last_row() else "")
+            draw_curves(ax, data[data["metric"] == metric], model)
+            ax.set_ylim(0, None if metric == "loss" else 1)
+        curve_legend(figure, data)
+    last = data[data["epoch"] == data["epoch"].max()].pivot(index="metric", columns="part", values="value")
+    ends = ", ".join(
+        f"{name} {last.at[name, 'training']:.3f} and {last.at[name, 'validation']:.3f}" for name in metrics
+    )
+    shown = publish(
+        figure,
+        data,
+        number=number or figure_number(model, 1),
+        slug=f"output-{model}",
+        title=f"{label}: learning curves",
+        caption="The metrics of Table 5.1 after each epoch. For precision, recall and F1 a class counts as predicted "
+        "when its probability is above 0.5; all classes are pooled.",
+        alt=f"Six line charts over {len(history)} epochs. In the last one, training and validation: {ends}.",
+        folder=folder,
+    )
+    return shown + folded(f"Layers of {label}, as Keras prints them", summary)
+
+
+def tidy_curves(history, metrics):
+    """Return columns of a history as rows: ``epoch``, ``metric``, ``part`` (a key of `PARTS`), ``value``.
+
+    The thesis validates on all test images. Where a training validated on others (the sound protocol), all test images
+    are a part of their own.
+    """
+    parts = []
+    for metric in metrics:
+        own = (history[f"test_{metric}"] != history[f"val_{metric}"]).any()
+        for part, (prefix, _, _) in PARTS.items():
+            if part != "test" or own:
+                parts.append(history[["epoch"]].assign(metric=metric, part=part, value=history[prefix + metric]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def draw_curves(ax, data, model):
+    """Draw one metric's curves: training in the model's colour, validation dashed, all test images dotted."""
+    style, labels = model_style(model), {"xlabel": ax.get_xlabel(), "ylabel": ax.get_ylabel()}
+    seeds = sorted(data["seed"].unique()) if "seed" in data else [0]
+    sns.lineplot(
+        data.assign(seed=data.get("seed", 0)),
+        x="epoch",
+        y="value",
+        hue="part",
+        palette={"training": style.color, "validation": INK, "test": GREY},
+        style="part",
+        dashes={part: dashes for part, (_, dashes, _) in PARTS.items()},
+        markers=dict.fromkeys(PARTS, style.marker) if data["epoch"].max() <= FEW else False,
+        size="seed",
+        sizes={seed: 1.8 if seed == seeds[0] else 0.7 for seed in seeds},
+        legend=False,
+        ax=ax,
+    )
+    ax.set(**labels)  # seaborn fills empty ones
+    ax.xaxis.get_major_locator().set_params(integer=True)
+
+
+def curve_legend(figure, data, columns=3):
+    """Say above the panels how the parts of the data are drawn."""
+    shown = [(dashes, name) for part, (_, dashes, name) in PARTS.items() if part in set(data["part"])]
+    handles = [Line2D([], [], color=INK, linestyle=(0, dashes or ()), label=name) for dashes, name in shown]
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
