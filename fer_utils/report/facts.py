@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fer_utils.findings.figures import Displayable
 from fer_utils.report.markup import render
-from fer_utils.words import commit_text, device_text, duration, listed, plural
+from fer_utils.words import commit_text, device_text, listed, plural
 
 PROTOCOLS = {
     "sound": "sound (model and learning rate chosen on PublicTest, final figure on PrivateTest)",
@@ -19,7 +19,7 @@ COVERED = ("SYNTHETIC DATA", "NOT THE KNOWN FER2013", "SHORTENED RUN", "RANDOM I
 
 @dataclass(frozen=True)
 class Notice:
-    """What must be known before reading; `kind` is ``danger`` (not a result) or ``warning``, `loud` is on every page."""
+    """What must be known before reading: ``danger`` (no result) or ``warning``; `loud` ones stand on every page."""
 
     kind: str
     title: str
@@ -43,7 +43,9 @@ def data_of(run):
 
     From the dataset notebook, else from the first training, else from the plan.
     """
-    found = run.dataset.get("fingerprint") or next((t.record["data"] for t in run.trainings if t.record.get("data")), {})
+    found = run.dataset.get("fingerprint") or next(
+        (t.record["data"] for t in run.trainings if t.record.get("data")), {}
+    )
     planned = Path(str(run.plan.get("data", "data not recorded"))).name
     source = run.dataset.get("source") or found.get("source") or planned
     return {
@@ -63,7 +65,9 @@ def grouped(pairs):
     """
     holders = {}
     for training, text in pairs:
-        holders.setdefault(re.sub(r" \(\w*(Error|Exception).*\)", "", text.partition("\n")[0]), []).append(named(training))
+        holders.setdefault(re.sub(r" \(\w*(Error|Exception).*\)", "", text.partition("\n")[0]), []).append(
+            named(training)
+        )
     return tuple(f"{'; '.join(names)}: {text}" for text, names in holders.items())
 
 
@@ -163,33 +167,6 @@ def software_text(record):
 def moment(time):
     """``"2026-01-01 12:30 UTC"`` from ``"2026-01-01T12:30:59Z"``."""
     return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d).*Z$", r"\1 \2 UTC", str(time))
-
-
-def tabulate_trainings(run):
-    """One row of texts for each training that left a record: what it started from, what it had, how long it took."""
-    rows = []
-    for training in run.trainings:
-        record = training.record
-        if not record:
-            continue
-        weights, split = record.get("weights") or {}, record.get("split") or {}
-        epochs, seconds = record.get("epochs") or {}, (record.get("times") or {}).get("train_seconds")
-        used = {"none": "random", "imagenet": "ImageNet"}.get(weights.get("used"), weights.get("used", "–"))
-        rows.append(
-            {
-                "Model": training.label,
-                "Seed": training.seed,
-                "Protocol": record.get("protocol", "–"),
-                "Initial weights": f"{used} ({weights['requested']} requested)" if fell_back(weights) else used,
-                "Precision": record.get("precision", "–"),
-                "Training images": f"{split['train']:,}" if "train" in split else "–",
-                "Epochs": f"{epochs.get('run', '–')} of {epochs.get('requested', '–')}",
-                "Best epoch": epochs.get("best", "–"),
-                "Training time": "–" if seconds is None else duration(seconds),
-                "Predictions (sha256)": record.get("predictions_sha256", "–")[:16],
-            }
-        )
-    return rows
 
 
 def lead(run):

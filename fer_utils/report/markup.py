@@ -7,18 +7,20 @@ an output draws within its own box.
 """
 
 import base64
+import html
 import re
 from pathlib import Path
 
 import jinja2
 import nh3
-from bs4 import BeautifulSoup
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from nbconvert.filters import ansi2html
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+
+from fer_utils.words import duration, listed, plural
 
 TEMPLATE = Path(__file__).parent / "template"
 
@@ -86,20 +88,7 @@ CLEANER = nh3.Cleaner(
 
 def clean(markup):
     """Return foreign HTML as the page may hold it: listed elements and attributes, every element closed."""
-    return Markup(CLEANER.clean(inline_styles(markup)))
-
-
-def inline_styles(markup):
-    """Write a style sheet's rules for single elements (``#T_1_row0_col0 {color: red}``, by pandas) into the elements."""
-    rules = re.findall(r"(#[\w-]+(?:\s*,\s*#[\w-]+)*)\s*\{([^}]*)\}", "".join(re.findall(r"<style.*?</style", markup, re.S)))
-    if not rules:
-        return markup
-    soup = BeautifulSoup(markup, "html.parser")
-    for selectors, style in rules:
-        for name in re.findall(r"#([\w-]+)", selectors):
-            for element in soup.find_all(id=name):
-                element["style"] = f"{element.get('style', '')};{style.strip()}"
-    return str(soup)
+    return Markup(CLEANER.clean(markup))
 
 
 def markdown(text):
@@ -126,6 +115,7 @@ ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
 ENVIRONMENT.filters |= {"clean": clean, "markdown": markdown, "python": python, "printed": printed, "encode": encode}
+ENVIRONMENT.globals |= {"duration": duration, "listed": listed, "plural": plural}
 
 
 def render(template, **values):
@@ -133,30 +123,29 @@ def render(template, **values):
     return Markup(ENVIRONMENT.get_template(template).render(**values))
 
 
-class HiddenFolders:
-    """Shortens paths in what is shown to others: where on whose machine a run lay is nobody's business.
+def hide_folders(text, folders):
+    """Shorten paths in a text: where on whose machine a run lay is nobody's business.
 
     Parameters
     ----------
-    folders : dict of path to str
-        Folder to what stands for it; ``""`` for a folder that is left out.
+    text : str
+        Plain or HTML; images within ``data:`` addresses are left alone.
+    folders : dict of Path to str
+        Folder to what stands for it; ``""`` for one that is left out.
     """
+    names = {}
+    for folder, name in folders.items():
+        forms = [str(form) for form in (folder, folder.resolve()) if len(form.parts) > 1]
+        # papermill writes "\\xfc" for "ü" into the cell of the parameters.
+        forms += [form.encode("unicode_escape").decode() for form in forms]
+        names |= dict.fromkeys([*forms, *map(str, map(escape, forms)), *(html.escape(f, False) for f in forms)], name)
+    known = "|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)"
 
-    def __init__(self, folders):
-        self.names = {}
-        for folder, name in folders.items():
-            forms = [str(form) for form in (Path(folder), Path(folder).resolve()) if len(form.parts) > 1]
-            # papermill writes "\\xfc" for "ü" into the cell of the parameters.
-            self.names |= dict.fromkeys([*forms, *(form.encode("unicode_escape").decode() for form in forms)], name)
-        known = "|".join(map(re.escape, sorted(self.names, key=len, reverse=True))) or "(?!)"
-        # A folder ends at a slash or where its name cannot go on.
-        self.pattern = re.compile(rf"(?<![\w.~-])({known})(?:(/)|(?![\w.-]))")
+    def short(match):
+        name = names.get(match[1])
+        if name is None:
+            return match[0]
+        return (f"{name}/" if name else "") if match[2] else name or "."
 
-    def shorten(self, text):
-        """Return a text with the folders replaced."""
-
-        def name(match):
-            short = self.names[match[1]]
-            return (f"{short}/" if short else "") if match[2] else short or "."
-
-        return self.pattern.sub(name, text)
+    # A folder ends at a slash or where its name cannot go on.
+    return re.sub(rf"data:[\w/+]+;base64,[\w+/=]*|(?<![\w.~-])({known})(?:(/)|(?![\w.-]))", short, text)

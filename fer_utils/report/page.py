@@ -10,7 +10,6 @@ import argparse
 import base64
 import gc
 import hashlib
-import mimetypes
 import re
 import sys
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from fer_utils.files import write_text
 from fer_utils.findings.results import read_run
 from fer_utils.paths import project_root
 from fer_utils.report import facts
-from fer_utils.report.markup import TEMPLATE, HiddenFolders, render
+from fer_utils.report.markup import TEMPLATE, hide_folders, render
 
 TITLE = "Emotion recognition on FER2013: a reproducibility report"
 
@@ -38,19 +37,15 @@ LAST_CHAPTERS = {"methods": "Methods"}
 #: These are the report's body, and named when they are missing; all others are appendices.
 BODY = ("findings", "audit")
 
-#: Printed output is folded away above this many lines, and cut above `LONGEST_STREAM` of them.
+#: Printed output of more lines than this is folded away.
 FOLD_ABOVE = 200
-LONGEST_STREAM = 2000
 
-#: Tags of cells: left out of the report, and shown as its first screen.
+#: Tags of cells that are left out of the report, and of the one that becomes its first screen.
 LEAVE_OUT = "not-in-report"
 OPENING = "reproducibility-summary"
 
 #: The figure of the first screen.
 FIGURE = "fig-5-1"
-
-#: Tables of more columns than this are printed in smaller type.
-WIDE_TABLE = 9
 
 #: Ids that keep their name in the report, so that claims can link to a figure in another notebook.
 SHARED_ID = re.compile(r"^(fig|table|claim)-[\w.-]+$|^(claims|checklist)$")
@@ -64,72 +59,26 @@ REFERENCES = ("aria-labelledby", "aria-describedby", "for", "headers")
 
 @dataclass
 class Part:
-    """One notebook's place in the report.
+    """One notebook's place in the report."""
 
-    Attributes
-    ----------
-    slug : str
-        The section's ``id`` and the prefix of the ids within.
-    heading : str
-        What the contents show, for example ``"ResNet-50, seed 0"``.
-    notebook : Path or None
-        The executed notebook; None where there is none to show.
-    chapter : bool
-        Whether the notebook's own title serves as the heading.
-    failure : dict
-        Why a training has no results, else empty.
-    note, command : str
-        Shown when a notebook is missing or cannot be read, and the command that makes it.
-    source : str
-        File name of the notebook that was executed, as links between notebooks know it.
-    soup : BeautifulSoup or None
-        The notebook's HTML while it is being put in order.
-    ids : dict of str to str
-        The notebook's ids, and what they are called in the report.
-    sections : list of Tag
-        Its headings of the third rank.
-    """
-
-    slug: str
+    slug: str  # the section's id, and the prefix of the ids within
     heading: str
     notebook: Path | None = None
-    chapter: bool = False
+    chapter: bool = False  # whether the notebook's own title serves as the heading
     failure: dict = field(default_factory=dict)
-    note: str = ""
+    note: str = ""  # shown when the notebook is missing or cannot be read, with the command that makes it
     command: str = ""
     subtitle: str = ""
-    source: str = ""
+    source: str = ""  # file name of the notebook that was executed, as links between notebooks know it
     soup: BeautifulSoup | None = None
-    ids: dict = field(default_factory=dict)
+    ids: dict = field(default_factory=dict)  # the notebook's ids, and what they are called in the report
     sections: list = field(default_factory=list)
-    html: str = ""
 
 
 def list_parts(run):
-    """List the report's parts in order: findings, audit, dataset, each training, methods.
-
-    Returns
-    -------
-    list of Part
-        Without their HTML. Findings and audit are always among them, a missing appendix is not.
-    """
-    command = run.plan.get("command") or "./run_all.sh"
-    parts = []
-
-    def add_chapter(name, heading):
-        part = Part(name, heading, find_notebook(run.folder, name), chapter=True)
-        if part.notebook and ".training" in part.notebook.relative_to(run.folder).parts:
-            part.note, part.command = "This notebook stopped with an error. This command runs it again:", command
-        elif name in BODY and not part.notebook:
-            part.note, part.command = "This chapter has not been made yet. This command makes it:", command
-        if part.notebook or part.note:
-            parts.append(part)
-
-    for name, heading in CHAPTERS.items():
-        add_chapter(name, heading)
+    """List the report's parts in order, without their HTML; findings and audit are always among them."""
+    parts = [chapter(run, name, heading) for name, heading in CHAPTERS.items()]
     for training in run.trainings:
-        if not (training.record or training.failure or training.folder.exists()):
-            continue
         place = f"{training.model}/seed-{training.seed}"
         part = Part(place, facts.named(training), failure=training.failure)
         part.notebook = find_notebook(run.folder, place, partial_first=bool(training.failure))
@@ -137,14 +86,26 @@ def list_parts(run):
             part.note = "Its executed notebook is not in the run's folder."
         elif not (training.record or training.failure):
             part.note = "There is no run.json beside this notebook: the training has not finished."
-        parts.append(part)
-    for name, heading in LAST_CHAPTERS.items():
-        add_chapter(name, heading)
+        if training.record or training.failure or training.folder.exists():
+            parts.append(part)
+    parts += [chapter(run, name, heading) for name, heading in LAST_CHAPTERS.items()]
+    parts = [part for part in parts if part.notebook or part.note]
     for number, part in enumerate(parts):
         part.slug = re.sub(r"[^A-Za-z0-9_-]+", "-", part.slug).strip("-") or "part"
         if part.slug in [other.slug for other in parts[:number]]:
             part.slug = f"{part.slug}-{number}"
     return parts
+
+
+def chapter(run, name, heading):
+    """Return the part of a notebook that is no training's; one of the body says how to make it if it is missing."""
+    part = Part(name, heading, find_notebook(run.folder, name), chapter=True)
+    if part.notebook and ".training" in part.notebook.relative_to(run.folder).parts:
+        part.note = "This notebook stopped with an error. This command runs it again:"
+    elif name in BODY and not part.notebook:
+        part.note = "This chapter has not been made yet. This command makes it:"
+    part.command = run.plan.get("command") or "./run_all.sh"
+    return part
 
 
 def find_notebook(out, place, partial_first=False):
@@ -167,29 +128,18 @@ def convert(part, folders):
     try:
         notebook = nbformat.read(part.notebook, as_version=4)
         executed = notebook.metadata.get("papermill", {})
-        places = [Path(executed.get("input_path") or "").parent, Path((executed.get("parameters") or {}).get("out") or "")]
-        folders |= {place.parent: "" for place in places if place.is_absolute()}
-        hidden = HiddenFolders(folders)
+        source, out = (
+            Path(text or "") for text in (executed.get("input_path"), executed.get("parameters", {}).get("out"))
+        )
+        folders |= {path.parent: "" for path in (source.parent, out) if path.is_absolute()}
         cells = [cell for cell in notebook.cells if LEAVE_OUT not in cell.metadata.get("tags", ())]
         for cell in cells:
-            cell.source = hidden.shorten(cell.source)  # here, because colours split a path in the middle
-            for output in cell.get("outputs", ()):
-                if output.output_type == "stream":
-                    output.text = shorten_stream(output.text)
-        part.source = Path(executed.get("input_path") or "").name
+            cell.source = hide_folders(cell.source, folders)  # here, because colours split a path in the middle
+        part.source = source.name
         html = render("notebook.html.j2", cells=cells, kinds=KINDS, fold_above=FOLD_ABOVE, opening=OPENING)
         part.soup = BeautifulSoup(html, "html.parser")
     except Exception as error:
         part.note = f"{part.notebook.parent.name}/{part.notebook.name} cannot be shown: {type(error).__name__}: {error}"
-
-
-def shorten_stream(text):
-    """Cut printed output above `LONGEST_STREAM` lines, leaving its two ends and a note."""
-    lines, half = text.splitlines(), LONGEST_STREAM // 2
-    if len(lines) <= LONGEST_STREAM:
-        return text
-    gap = f"[... {len(lines) - 2 * half} lines left out; the executed notebook holds them ...]"
-    return "\n".join([*lines[:half], gap, *lines[-half:]])
 
 
 def order_headings(part):
@@ -226,28 +176,17 @@ def order_tables(part):
                 if not cell.get_text(strip=True):
                     cell.name = "td"
                     del cell["scope"]
-        if max((len(row.find_all(["th", "td"])) for row in table.find_all("tr")), default=0) > WIDE_TABLE:
-            table["class"] = [*table.get("class", []), "page-wide"]
         name = table.caption.get_text(" ", strip=True)[:120] if table.caption else "Table"
         box = {"class": "page-scroll", "role": "group", "tabindex": "0", "aria-label": name}
         table.wrap(part.soup.new_tag("div", attrs=box))
 
 
-def embed(part, out):
-    """Embed the images of the run; one from elsewhere gives way to a note. Fields to type into go."""
-    for image in part.soup.find_all("img"):
-        source = image.get("src", "")
-        if source.startswith("data:image/"):
-            continue
-        path = inside_run(source, part, out)
-        kind = mimetypes.guess_type(path.name)[0] if path else None
-        if kind and kind.startswith("image/"):
-            image["src"] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        else:
-            image.replace_with(f"[not in this file: {image.get('alt') or source}]")
-    for entry in part.soup.find_all("input"):
-        if entry.get("type") not in ("checkbox", "radio"):
-            entry.decompose()
+def remove_foreign(part):
+    """Replace images that are not in the notebook by a note, and remove fields to type into."""
+    for image in part.soup.select("img:not([src^='data:image/'])"):
+        image.replace_with(f"[not in this file: {image.get('alt') or image.get('src', 'an image')}]")
+    for entry in part.soup.select("input:not([type=checkbox], [type=radio])"):
+        entry.decompose()
 
 
 def inside_run(link, part, out):
@@ -375,7 +314,7 @@ def build_report(out):
         if part.soup:
             order_headings(part)
             order_tables(part)
-            embed(part, out)
+            remove_foreign(part)
     assign_ids(parts)
     for part in parts:
         if part.soup:
@@ -384,8 +323,6 @@ def build_report(out):
     body = [part for part in parts if part.slug in BODY]
     for number, part in enumerate(part for part in parts if part not in body):
         part.heading = f"Appendix {number + 1}. {part.heading}"
-    for part in parts:
-        part.html = Markup(part.soup or "")
     exhibits, claims = list_exhibits(parts)
     notices = facts.notices(run)
     css = style_sheet()
@@ -399,14 +336,15 @@ def build_report(out):
         notices=notices,
         flags=[notice.title for notice in notices if notice.loud],
         conditions=facts.conditions(run),
-        trainings=facts.tabulate_trainings(run),
+        run=run,
+        fell_back=facts.fell_back,
         exhibits=exhibits,
         claims=claims,
         css=Markup(css),
         css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
     )
     path = out / "report.html"
-    write_text(path, HiddenFolders(folders).shorten(page))
+    write_text(path, hide_folders(page, folders))
     return path
 
 

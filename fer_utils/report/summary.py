@@ -7,15 +7,17 @@ The summary has the sections of the ML Reproducibility Challenge (paperswithcode
 from bs4 import BeautifulSoup
 
 from fer_utils.claims import claims
+from fer_utils.claims.verdicts import GROUPS, SELECTION, SIGNS, tally
 from fer_utils.findings import statistics
 from fer_utils.findings.figures import Displayable
 from fer_utils.report import facts
 from fer_utils.report.markup import render
-from fer_utils.words import STARTS, device_text, duration, interval, listed, plural, tested_on
+from fer_utils.words import STARTS, interval, tested_on
 
-#: The thesis's central claim, and the figure whose claims stand beside the models.
+#: The thesis's central claim, and the figure whose first claims about a model stand beside it.
 CENTRAL = "F01"
 FIGURE = "fig-5-1"
+CLAIMS_PER_MODEL = 2
 
 
 def opening(run, verdicts):
@@ -31,76 +33,69 @@ def opening(run, verdicts):
     -------
     fer_utils.findings.figures.Displayable
     """
+    judged, models = verdicts.drop_duplicates("id"), rows(run, verdicts)
     markup = render(
         "opening.html.j2",
-        answer=answer(run, verdicts),
-        n=verdicts["id"].nunique(),
-        tally={verdict: n for verdict, n in claims.tally(verdicts).items() if n},
-        signs=claims.SIGNS,
-        rows=rows(run, verdicts),
+        answer=answer(run, verdicts, models),
+        n_claims=len(judged),
+        n_verdicts=len(verdicts),
+        tally={verdict: n for verdict, n in tally(verdicts).items() if n},
+        signs=SIGNS,
+        rows=models,
         tested=tested_on(run.models) if run.models else "",
         key_findings=claims.key_findings(verdicts),
         telling=list(claims.telling(verdicts).itertuples()),
-        central=verdicts[verdicts["id"] == CENTRAL].head(1).to_dict("records"),
-        selection=claims.SELECTION,
-        groups={claims.GROUPS[name]: n for name, n in verdicts["group"].value_counts(sort=False).items()},
-        methodology=methodology(run),
-        easy=easy(run),
+        statement=central(judged),
+        selection=SELECTION,
+        groups={name.partition(":")[0]: int((judged["group"] == group).sum()) for group, name in GROUPS.items()},
+        run=run,
+        conditions=dict(facts.conditions(run)),
+        starts=STARTS,
+        seconds=sum(result.record["times"]["train_seconds"] or 0 for result in run.models),
         notices=[notice for notice in facts.notices(run) if notice.loud],
     )
     return Displayable(markup, BeautifulSoup(markup, "html.parser").get_text(" ", strip=True))
 
 
-def answer(run, verdicts):
-    """Say in a sentence whether the thesis's central claim holds in this run, or why the run cannot say."""
+def central(verdicts):
+    """Return the thesis's central claim, in our words."""
+    return verdicts.loc[verdicts["id"] == CENTRAL, "statement"].iloc[0]
+
+
+def answer(run, verdicts, models):
+    """Say whether the thesis's central claim holds in this run, or why the run cannot say."""
     if not run.is_result:
         return f"This run cannot say whether the thesis's results hold: {'; '.join(run.reasons.values())}."
-    said = [
-        f"{row.verdict}{f' ({row.reading})' if row.reading else ''}: {row.ours or row.reason}"
-        for row in verdicts[verdicts["id"] == CENTRAL].itertuples()
-    ]
-    statement = verdicts.loc[verdicts["id"] == CENTRAL, "statement"].head(1).squeeze()
-    return f"The thesis's central claim: {statement} In this run {'; '.join(said)}."
+    said = [f"{verdict} ({why})" if why else verdict for verdict, why in by_verdict(verdicts, CENTRAL).items()]
+    best = max(models, key=lambda row: row["accuracy"])
+    return (
+        f"The thesis says: {central(verdicts)} This run: {', '.join(said)}; the highest is {best['model']} with "
+        f"{best['ours']}."
+    )
+
+
+def by_verdict(verdicts, name):
+    """Return a claim's verdicts, each with its readings of the thesis; "" where all readings agree."""
+    found = verdicts[verdicts["id"] == name].groupby("verdict", sort=False)["reading"].agg(", ".join).to_dict()
+    return found if len(found) > 1 else dict.fromkeys(found, "")
 
 
 def rows(run, verdicts):
-    """List one row per model: ``model, ours, note`` and ``claims``, the verdicts on what Figure 5.1 says of it."""
+    """List one row per model: ``model, accuracy, ours, note`` and ``claims``, what Figure 5.1 says of it first."""
     about = {claim.id: claim.models[0] for claim in claims.load_claims() if claim.models and FIGURE in claim.figures}
+    thesis = verdicts.drop_duplicates("id").set_index("id")["thesis"]
     found = []
     for result in run.first_seeds:
-        table = statistics.counted_intervals(*result.select("test")).set_index("metric")
-        ours = interval(*table.loc["accuracy", ["value", "low", "high"]])
-        judged = [row for row in verdicts.itertuples() if about.get(row.id) == result.model]
-        found.append({"model": result.label, "ours": ours, "note": claims.collapsed(result), "claims": judged})
+        scores = statistics.counted_intervals(*result.select("test")).set_index("metric")
+        accuracy, low, high = scores.loc["accuracy", ["value", "low", "high"]]
+        names = [name for name, model in about.items() if model == result.model][:CLAIMS_PER_MODEL]
+        found.append(
+            {
+                "model": result.label,
+                "accuracy": accuracy,
+                "ours": interval(accuracy, low, high),
+                "note": claims.collapsed(result),
+                "claims": [{"id": n, "thesis": thesis[n], "verdicts": by_verdict(verdicts, n)} for n in names],
+            }
+        )
     return found
-
-
-def methodology(run):
-    """Say what was trained, on what, for how long; one sentence each."""
-    if not run.models:
-        return ["The thesis's own numbers were compared with each other. No training was found."]
-    first, seconds = run.models[0].record, sum(r.record["times"]["train_seconds"] or 0 for r in run.models)
-    trained = "; ".join(
-        f"{result.label} from {STARTS[result.record['weights']['used']]}, "
-        f"{'seeds' if len(run.by_name(result.model)) > 1 else 'seed'} {listed(r.seed for r in run.by_name(result.model))}, "
-        f"{plural(result.record['epochs']['run'], 'epoch')}, {result.record['split']['train']:,} training images"
-        for result in run.first_seeds
-    )
-    protocols = dict.fromkeys(facts.PROTOCOLS[result.record["protocol"]] for result in run.models)
-    return [
-        f"Trained by the notebooks of this repository, profile {facts.profile_of(run)}: {trained}.",
-        f"Data: {first['data']['source']}. {first['data']['description']}",
-        f"Protocol: {'; '.join(protocols)}. Numbers beside claims are those on {tested_on(run.models)}.",
-        f"Computed on {facts.distinct([r.record for r in run.models], device_text)} in {duration(seconds)} of training, "
-        f"with {facts.software_text(first)}.",
-    ]
-
-
-def easy(run):
-    """Say what went without trouble in this run."""
-    lines = []
-    if run.dataset.get("fingerprint", {}).get("known"):
-        lines.append(f"Recognising the data: {run.dataset['fingerprint']['description']}")
-    if run.models:
-        lines.append(f"{len(run.models)} of {plural(len(run.trainings), 'training')} ended without an error.")
-    return lines or ["Nothing has been run yet."]
