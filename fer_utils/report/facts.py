@@ -39,10 +39,7 @@ def profile_of(run):
 
 
 def data_of(run):
-    """Return ``source, variant, description, differences, sha256`` and ``n_images`` of the data that a run used.
-
-    From the dataset notebook, else from the first training, else from the plan.
-    """
+    """Return what is known of a run's data: from the dataset notebook, else the first training, else the plan."""
     found = run.dataset.get("fingerprint") or next(
         (t.record["data"] for t in run.trainings if t.record.get("data")), {}
     )
@@ -59,10 +56,7 @@ def data_of(run):
 
 
 def grouped(pairs):
-    """Return each text once, with the trainings that it holds for in front: ``"VGG-16, seed 0: out of memory"``.
-
-    What stands in brackets after the first words, an error's own text, is left to the records.
-    """
+    """Return each text once after the trainings it holds for, without an error's own text in brackets."""
     holders = {}
     for training, text in pairs:
         holders.setdefault(re.sub(r" \(\w*(Error|Exception).*\)", "", text.partition("\n")[0]), []).append(
@@ -72,16 +66,7 @@ def grouped(pairs):
 
 
 def notices(run):
-    """List what a reader must know before reading any figure.
-
-    Parameters
-    ----------
-    run : fer_utils.findings.results.Run
-
-    Returns
-    -------
-    list of Notice
-    """
+    """List what a reader must know before reading any figure of a run."""
     data, reasons = data_of(run), run.reasons
     trainings, records = run.trainings, [t.record for t in run.trainings if t.record]
     tried = tuple(run.plan.get("data_notes", ()))

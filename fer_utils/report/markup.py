@@ -43,10 +43,7 @@ ATTRIBUTES = {
     "th": {"colspan", "headers", "rowspan", "scope"},
 }
 #: Roles that structure a text. One that names a part of the page (``main``, ``alert``) is the page's own to give.
-ROLES = {
-    "cell", "columnheader", "figure", "group", "img", "list", "listitem", "none", "note", "presentation", "row",
-    "rowgroup", "rowheader", "table",
-}
+ROLES = {"figure", "group", "img", "list", "listitem", "none", "note", "presentation"}
 STYLES = {
     "background-color", "border", "border-bottom", "border-collapse", "border-left", "border-right", "border-top",
     "color", "font-family", "font-style", "font-weight", "max-width", "overflow-x", "padding", "padding-left",
@@ -124,14 +121,9 @@ def render(template, **values):
 
 
 def hide_folders(text, folders):
-    """Shorten paths in a text: where on whose machine a run lay is nobody's business.
+    """Shorten paths in a text or page by `folders`, a dict of Path to what stands for it; images are left alone.
 
-    Parameters
-    ----------
-    text : str
-        Plain or HTML; images within ``data:`` addresses are left alone.
-    folders : dict of Path to str
-        Folder to what stands for it; ``""`` for one that is left out.
+    Where on whose machine a run lay is nobody's business.
     """
     names = {}
     for folder, name in folders.items():

@@ -121,10 +121,7 @@ def find_notebook(out, place, partial_first=False):
 
 
 def convert(part, folders):
-    """Fill a part with its notebook's HTML, and `folders` with those of the machine that executed it.
-
-    A notebook that cannot be read gives a note instead: the others are still reported.
-    """
+    """Fill a part with its notebook's HTML or a note why not, and `folders` with those of the machine that ran it."""
     try:
         notebook = nbformat.read(part.notebook, as_version=4)
         executed = notebook.metadata.get("papermill", {})
@@ -143,11 +140,10 @@ def convert(part, folders):
 
 
 def order_headings(part):
-    """Put a notebook's headings below the part's own, which is of the second rank.
-
-    The title becomes the heading of a chapter and is else shown below the part's.
-    """
-    headings = part.soup.find_all(re.compile(r"^h[1-6]$"))
+    """Put a notebook's headings below the part's own, which is of the second rank; a title is moved there."""
+    headings = [
+        heading for heading in part.soup.find_all(re.compile(r"^h[1-6]$")) if not heading.find_parent("details")
+    ]
     if headings and headings[0].name == "h1":
         title = headings.pop(0)
         text = title.get_text(" ", strip=True)
@@ -189,24 +185,11 @@ def remove_foreign(part):
         entry.decompose()
 
 
-def inside_run(link, part, out):
-    """Return the file of the run folder that a notebook's relative link names, or None."""
-    address = urlsplit(link)
-    name = unquote(address.path)
-    if address.scheme or address.netloc or not name:
-        return None
-    paths = [(base / name).resolve() for base in (part.notebook.parent, out)]
-    return next((path for path in paths if path.is_relative_to(out.resolve()) and path.is_file()), None)
-
-
 # ---------------------------------------------------------------- ids and links
 
 
 def assign_ids(parts):
-    """Make every id unique in the report.
-
-    Figures, tables and claims keep their ids with whoever has them first; all others get their part's slug in front.
-    """
+    """Make ids unique: figures, tables and claims keep theirs where they come first, others get their part in front."""
     taken = {"main"} | {part.slug for part in parts} | {f"{part.slug}-title" for part in parts}
     for part in parts:
         for element in part.soup.find_all(id=True) if part.soup else []:
@@ -222,10 +205,10 @@ def assign_ids(parts):
 
 
 def order_links(part, parts, out):
-    """Point a part's links and labels at the report's ids and the run's files.
+    """Point a part's links and labels at the report's ids and the run's files; a link to nothing becomes plain text.
 
-    A link to an id of the same notebook goes there, one to a figure, table or claim of another notebook goes to the
-    first that has it, and one to a notebook's file goes to its part. One that leads nowhere becomes plain text.
+    A link to an id of the same notebook goes there, one to a figure, table or claim of another notebook to the first
+    that has it, and one to a notebook's file to its part.
     """
     for name in REFERENCES:
         for element in part.soup.find_all(attrs={name: True}):
@@ -236,21 +219,28 @@ def order_links(part, parts, out):
     sources = {other.source: other.slug for other in reversed(parts) if other.source}
     for link in part.soup.find_all("a", href=True):
         address = urlsplit(link["href"])
-        file = Path(unquote(address.path)).name
-        new = None
-        if link["href"].startswith("#"):
-            new = targets.get(address.fragment) or targets.get(unquote(address.fragment))
-            new = f"#{new}" if new else None
-        elif address.scheme:
-            new = link["href"]
-        elif file in sources:
-            new = f"#{sources[file]}"
-        elif path := inside_run(link["href"], part, out):
-            new = quote(path.relative_to(out.resolve()).as_posix())
-        if new:
-            link["href"] = new
+        target = targets.get(address.fragment) or targets.get(unquote(address.fragment))
+        file = inside_run(address, part, out)
+        if address.scheme:
+            continue
+        if not address.path:
+            new = f"#{target}" if target else None
+        elif Path(unquote(address.path)).name in sources:
+            new = f"#{sources[Path(unquote(address.path)).name]}"
         else:
-            del link["href"]
+            new = quote(file.relative_to(out.resolve()).as_posix()) if file else None
+        link.attrs = {**link.attrs, "href": new} if new else {k: v for k, v in link.attrs.items() if k != "href"}
+
+
+def inside_run(address, part, out):
+    """Return the file of the run folder that a notebook's relative link names, or None."""
+    if address.scheme or address.netloc or not address.path:
+        return None
+    try:
+        paths = [(base / unquote(address.path)).resolve() for base in (part.notebook.parent, out)]
+        return next((path for path in paths if path.is_relative_to(out.resolve()) and path.is_file()), None)
+    except (OSError, ValueError):  # no name that a file could have
+        return None
 
 
 def list_exhibits(parts):
@@ -283,22 +273,9 @@ def take_opening(parts):
 
 
 def build_report(out):
-    """Write ``<out>/report.html`` from whatever a run folder holds.
+    """Write ``<out>/report.html`` from whatever a run folder holds, whole or not at all; return its path.
 
-    Parameters
-    ----------
-    out : path
-        The run folder.
-
-    Returns
-    -------
-    Path
-        The report. It is replaced as a whole, or left as it was.
-
-    Raises
-    ------
-    ResultsError
-        If there is no such folder.
+    Raises ResultsError if there is no such folder.
     """
     out = Path(out).absolute()
     if not out.is_dir():

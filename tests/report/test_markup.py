@@ -42,6 +42,7 @@ LIVE = [
     f'<a href="javascript:{RUN}">x</a><a href="java&#10;script:{RUN}">x</a><a href=" &#1;javascript:{RUN}">x</a>',
     f'<a href="data:text/html,<script>{RUN}</script>">x</a><a href="//ADDRESS/share">x</a><a href="file:///etc">x</a>',
     f'<template><img src=x onerror="{RUN}"></template><noscript><p title="</noscript><img src=x onerror={RUN!r}>">',
+    f"<a href='%00'>x</a><a href='{'y' * 300}'>x</a><a href='../../../etc/passwd'>x</a><a href='mailto:['>x</a>",
     # Samples of the kind that change when they are parsed a second time.
     f'<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror={RUN!r}&gt;">',
     f'<svg></p><style><a id="</style><img src=1 onerror={RUN!r}>">',
@@ -99,7 +100,7 @@ def test_what_outputs_are_made_of_is_kept():
         '<figure class="fer-figure" id="fig-5-1"><img alt="bars" src="data:image/png;base64,iVBORw0KGgo=" '
         'style="max-width:100%"><figcaption><b>Figure 5.1.</b> T</figcaption></figure>',
         '<div class="fer-table" style="overflow-x:auto"><table id="t"><caption>c</caption><thead><tr>'
-        '<th scope="col" colspan="2">h</th></tr></thead><tbody><tr data-verdict="x" role="row"><th scope="row">r</th>'
+        '<th scope="col" colspan="2">h</th></tr></thead><tbody><tr data-verdict="x"><th scope="row">r</th>'
         '<td headers="a" rowspan="2">1</td></tr></tbody></table></div>',
         '<section aria-label="x" class="fer-x"><details open=""><summary>s</summary><p>p<br>q</p></details></section>',
         '<label for="a"><input type="radio" name="n" id="a" checked=""> all</label>',

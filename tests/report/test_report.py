@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -15,12 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from matplotlib import pyplot as plt
 from nbformat import v4
 from planted import LABELS, plant_model, planted_record
 
 from fer_utils.errors import ResultsError
-from fer_utils.findings import figures
 from fer_utils.findings.results import ModelResult, Run
 from fer_utils.paths import project_root
 from fer_utils.report import facts
@@ -92,7 +89,9 @@ def plant_chapters(out):
         code("show", shown(figure("fig-3-1", "Figure 3.1. Faces. Three a class."))),
         source="01_dataset.ipynb",
     )
-    write_notebook(out / "methods" / "notebook.ipynb", v4.new_markdown_cell("# Methods\n\n## Scores"))
+    own = v4.new_markdown_cell("## Which run this is", metadata={"tags": ["not-in-report"]})
+    long = code("print", stream("line\n" * 201), stream("line\n" * 200))
+    write_notebook(out / "methods" / "notebook.ipynb", v4.new_markdown_cell("# Methods\n\n## Scores"), own, long)
 
 
 def plant(out, models=("traditional_cnn", "resnet50"), plan=None, chapters=True, **record):
@@ -229,20 +228,11 @@ def test_code_and_noise_are_folded_and_outputs_are_not(tmp_path):
     assert not page.find("details", open=True)
     assert section.find("pre", string=re.compile("epoch 1")).find_parent("details") is None
     assert section.find("figure").find_parent("details") is None
-
-
-def test_cells_for_readers_of_the_notebook_alone_are_left_out(tmp_path):
-    own = v4.new_markdown_cell("## Which run this is", metadata={"tags": ["not-in-report"]})
-    write_notebook(tmp_path / "findings" / "notebook.ipynb", own, code("x", stream("kept")))
-    text = build(tmp_path).main.get_text()
-    assert "kept" in text and "Which run this is" not in text
-
-
-@pytest.mark.parametrize(("lines", "folded"), [(200, False), (201, True)])
-def test_long_printed_output_is_folded(tmp_path, lines, folded):
-    write_notebook(tmp_path / "findings" / "notebook.ipynb", code("print", stream("line\n" * lines)))
-    pre = build(tmp_path).main.find("pre", string=re.compile("line"))
-    assert (pre.find_parent("details") is not None) == folded
+    long, short = page.find(id="methods").find_all("pre", string=re.compile("line"))
+    assert text_of(long.find_parent("details").summary) == "Printed output, 201 lines" and not short.find_parent(
+        "details"
+    )
+    assert "Which run this is" not in page.get_text()
 
 
 def test_folders_of_the_machine_are_not_told(tmp_path):
@@ -423,14 +413,6 @@ def test_the_page_survives_missing_parts(tmp_path, missing):
     assert bool(page.select(".fer-opening")) == (missing not in ("audit", "everything"))
 
 
-def test_findings_that_stopped_show_how_far_they_came(tmp_path):
-    plant(tmp_path)
-    (tmp_path / ".training").mkdir()
-    (tmp_path / "findings").rename(tmp_path / ".training" / "findings")
-    section = build(tmp_path).find(id="findings")
-    assert "stopped with an error" in text_of(section.select_one(".page-note")) and section.find(id="fig-5-1")
-
-
 def test_broken_files_are_named_and_do_not_stop_the_report(tmp_path):
     plant(tmp_path)
     (tmp_path / "methods" / "notebook.ipynb").write_text("{")
@@ -439,7 +421,11 @@ def test_broken_files_are_named_and_do_not_stop_the_report(tmp_path):
     other = write_notebook(tmp_path.parent / "other.ipynb", v4.new_markdown_cell("not of this run"))
     (tmp_path / "traditional_cnn" / "seed-0" / "notebook.ipynb").unlink()
     (tmp_path / "traditional_cnn" / "seed-0" / "notebook.ipynb").symlink_to(other)
+    (tmp_path / ".training").mkdir()
+    (tmp_path / "findings").rename(tmp_path / ".training" / "findings")
     page = build(tmp_path)
+    stopped = page.find(id="findings")
+    assert "stopped with an error" in text_of(stopped.select_one(".page-note")) and stopped.find(id="fig-5-1")
     assert "methods/notebook.ipynb cannot be shown: NotJSONError" in text_of(page.find(id="methods"))
     assert "run.json cannot be read" in text_of(page.find(id="resnet50-seed-0"))
     assert "dataset.json holds a list" in text_of(page.header)
@@ -458,24 +444,6 @@ def test_command_prints_the_path_last_and_names_a_missing_folder(tmp_path, capsy
 
 
 # ---------------------------------------------------------------- the whole, and its look
-
-
-def test_size_and_speed_of_four_models(tmp_path):
-    rng = np.random.default_rng(0)
-    plant(tmp_path, models=("traditional_cnn", "resnet50", "vgg16", "mobilenet_v3"))
-    figures.use_style()
-    fig, axes = plt.subplots(2, 2, figsize=(8, 6))
-    for ax in axes.flat:
-        ax.plot(rng.random((45, 4)).cumsum(axis=0))
-    drawn = figures.publish(fig, None, number="5.2", slug="x", title="T", caption="C", alt="A", folder=tmp_path / "f")
-    for path in tmp_path.glob("*/seed-0/notebook.ipynb"):
-        notebook = nbformat.read(path, 4)
-        notebook.cells += [code("publish(fig)\n" * 20, shown(drawn._repr_html_())) for _ in range(5)]
-        nbformat.write(notebook, path)
-    start = time.process_time()
-    path = report.build_report(tmp_path)
-    assert time.process_time() - start < 5
-    assert 100_000 < path.stat().st_size < 15_000_000
 
 
 def contrast(first, second):

@@ -84,7 +84,7 @@ def test_claims_beside_a_model_are_linked_with_their_verdicts(page, verdicts):
 
 def test_the_folded_summary_has_the_challenges_sections(page, run):
     folded = page.find("details")
-    assert [h.get_text() for h in folded.find_all("h3")] == [
+    assert [h.get_text() for h in folded.find_all("h2")] == [
         "Scope of reproducibility",
         "Methodology",
         "Results",
