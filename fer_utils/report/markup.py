@@ -2,8 +2,8 @@
 
 Outputs, labels and file names are written by others. The templates escape them; HTML and markdown of a notebook pass
 `clean`, once and piece by piece, so that nothing left open takes in what follows. Two walls stand behind it: the
-page's content security policy (no script, nothing loaded), and ``contain`` in ``report.css``, which keeps whatever
-an output draws within its own box.
+page's content security policy (nothing is loaded, and no script runs but the page's own), and ``contain`` in
+``report.css``, which keeps whatever an output draws within its own box.
 """
 
 import base64

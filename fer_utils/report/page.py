@@ -125,9 +125,8 @@ def convert(part, folders):
     try:
         notebook = nbformat.read(part.notebook, as_version=4)
         executed = notebook.metadata.get("papermill", {})
-        source, out = (
-            Path(text or "") for text in (executed.get("input_path"), executed.get("parameters", {}).get("out"))
-        )
+        source = Path(executed.get("input_path") or "")
+        out = Path((executed.get("parameters") or {}).get("out") or "")
         folders |= {path.parent: "" for path in (source.parent, out) if path.is_absolute()}
         cells = [cell for cell in notebook.cells if LEAVE_OUT not in cell.metadata.get("tags", ())]
         for cell in cells:
@@ -141,9 +140,7 @@ def convert(part, folders):
 
 def order_headings(part):
     """Put a notebook's headings below the part's own, which is of the second rank; a title is moved there."""
-    headings = [
-        heading for heading in part.soup.find_all(re.compile(r"^h[1-6]$")) if not heading.find_parent("details")
-    ]
+    headings = [found for found in part.soup.select("h1, h2, h3, h4, h5, h6") if not found.find_parent("details")]
     if headings and headings[0].name == "h1":
         title = headings.pop(0)
         text = title.get_text(" ", strip=True)
@@ -219,17 +216,20 @@ def order_links(part, parts, out):
     sources = {other.source: other.slug for other in reversed(parts) if other.source}
     for link in part.soup.find_all("a", href=True):
         address = urlsplit(link["href"])
-        target = targets.get(address.fragment) or targets.get(unquote(address.fragment))
-        file = inside_run(address, part, out)
+        name = Path(unquote(address.path)).name
         if address.scheme:
             continue
         if not address.path:
-            new = f"#{target}" if target else None
-        elif Path(unquote(address.path)).name in sources:
-            new = f"#{sources[Path(unquote(address.path)).name]}"
+            new = targets.get(address.fragment) or targets.get(unquote(address.fragment))
+            new = new and f"#{new}"
+        elif name in sources:
+            new = f"#{sources[name]}"
         else:
-            new = quote(file.relative_to(out.resolve()).as_posix()) if file else None
-        link.attrs = {**link.attrs, "href": new} if new else {k: v for k, v in link.attrs.items() if k != "href"}
+            file = inside_run(address, part, out)
+            new = file and quote(file.relative_to(out.resolve()).as_posix())
+        link["href"] = new
+        if not new:
+            del link["href"]
 
 
 def inside_run(address, part, out):
@@ -302,7 +302,7 @@ def build_report(out):
         part.heading = f"Appendix {number + 1}. {part.heading}"
     exhibits, claims = list_exhibits(parts)
     notices = facts.notices(run)
-    css = style_sheet()
+    css, script = style_sheet(), (TEMPLATE / "report.js").read_text(encoding="utf-8")
     page = render(
         "page.html.j2",
         title=TITLE,
@@ -318,11 +318,18 @@ def build_report(out):
         exhibits=exhibits,
         claims=claims,
         css=Markup(css),
-        css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
+        css_hash=policy_hash(css),
+        script=Markup(script),
+        script_hash=policy_hash(script),
     )
     path = out / "report.html"
     write_text(path, hide_folders(page, folders))
     return path
+
+
+def policy_hash(text):
+    """Return the hash by which the page's policy knows a style sheet or script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def style_sheet():

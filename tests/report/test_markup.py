@@ -202,6 +202,7 @@ def hostile_report(tmp_path_factory, asked):
 def test_planted_run_gives_an_inert_and_whole_report(hostile_report):
     page = BeautifulSoup(hostile_report.read_text(encoding="utf-8"), "html.parser")
     assert [element.name for element in page.head.find_all(True)] == ["meta"] * 4 + ["title", "style"]
+    assert page.body.find_all(recursive=False)[-1].extract().name == "script"  # the page's own
     assert_inert(page.body, also={"header", "main", "footer", "nav", "aside"})
     assert all(image["src"].startswith("data:image/") for image in page.find_all("img"))
     assert [len(page.find_all(name)) for name in ("header", "main", "footer")] == [1, 1, 1]
@@ -236,7 +237,8 @@ def test_planted_run_does_nothing_in_a_browser_and_the_policy_alone_holds_too(ho
     text = hostile_report.read_text(encoding="utf-8")
     dom, ours = (BeautifulSoup(source, "html.parser") for source in (browse(hostile_report), text))
     assert "a reproducibility report" in dom.title.string and paths == []
-    # The browser sees the elements that we wrote, and no others.
+    # The page's own script ran, and the browser sees the elements that we wrote, and no others.
+    assert dom.find("dialog")
     assert [e.name for e in dom.main.find_all(True)] == [e.name for e in ours.main.find_all(True)]
     # What would get past the allow-list meets the content security policy.
     (tmp_path / "policy.html").write_text(f"{text[: text.index('<body>')]}<body>{staying}", encoding="utf-8")
