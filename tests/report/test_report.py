@@ -462,13 +462,16 @@ def contrast(first, second):
 def test_contrast_is_enough_for_every_text_colour():
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     css = report.style_sheet()
-    colour = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", css))
-    grounds = {"paper", "tint", "danger-tint", "warning-tint"}
-    pairs = [(colour[ink], colour[ground]) for ink in ("ink", "soft", "link", "danger") for ground in grounds]
-    pairs += [(colour["warning-ink"], colour["warning-tint"]), ("#ffffff", colour["danger"])]
+    light = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", css[: css.index("@media")]))
+    dark = light | dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", css[css.index("@media") :]))
+    pairs = [("#ffffff", light["bar"])]
+    for colour in (light, dark):
+        grounds = {"paper", "tint", "danger-tint", "warning-tint"}
+        pairs += [(colour[ink], colour[ground]) for ink in ("ink", "soft", "link", "danger") for ground in grounds]
+        pairs += [(colour["warning-ink"], colour["warning-tint"])]
     code_colours = set(re.findall(r"\.(?:ansi-\w+-fg|highlight \.\w+) \{[^}]*?(?<!-)color: (#[0-9a-fA-F]{6})", css))
     assert len(code_colours) > 10
-    pairs += [(c, colour["code"]) for c in code_colours]
+    pairs += [(c, light["code"]) for c in code_colours]
     assert {pair: round(contrast(*pair), 2) for pair in pairs if contrast(*pair) < 4.5} == {}
 
 

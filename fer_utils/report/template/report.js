@@ -31,10 +31,12 @@ dialog.setAttribute("aria-label", "Enlarged figure; Escape closes it");
 dialog.addEventListener("click", () => dialog.close());
 document.body.append(dialog);
 for (const image of document.querySelectorAll("main figure img")) {
-  image.addEventListener("click", () => {
+  const enlarge = () => {
     dialog.replaceChildren(image.cloneNode());
     dialog.showModal();
-  });
+  };
+  image.addEventListener("click", enlarge);
+  image.closest("figure").addEventListener("keydown", (event) => event.key === "Enter" && enlarge());
 }
 const links = new Map([...document.querySelectorAll(".page-side a")].map((link) => [link.hash.slice(1), link]));
 const watch = new IntersectionObserver((entries) => {
