@@ -31,30 +31,24 @@ from fer_utils.report.markup import TEMPLATE, hide_folders, render
 
 TITLE = "Emotion recognition on FER2013: a reproducibility report"
 
-#: The chapters before and after the trainings, with the heading of one whose notebook is missing.
-CHAPTERS = {"findings": "Findings", "audit": "Audit of the thesis's claims", "dataset": "The dataset"}
-LAST_CHAPTERS = {"methods": "Methods"}
+#: The chapters beside the trainings, with the heading of one whose notebook is missing; the last follows them.
+CHAPTERS = {
+    "findings": "Findings",
+    "audit": "Audit of the thesis's claims",
+    "dataset": "The dataset",
+    "methods": "Methods",
+}
 #: These are the report's body, and named when they are missing; all others are appendices.
 BODY = ("findings", "audit")
 
-#: Printed output of more lines than this is folded away.
-FOLD_ABOVE = 200
-
-#: Tags of cells that are left out of the report, and of the one that becomes its first screen.
+#: Cells with this tag are for readers of the notebook alone. The template knows the other tags.
 LEAVE_OUT = "not-in-report"
-OPENING = "reproducibility-summary"
 
 #: The figure of the first screen.
 FIGURE = "fig-5-1"
 
 #: Ids that keep their name in the report, so that claims can link to a figure in another notebook.
 SHARED_ID = re.compile(r"^(fig|table|claim)-[\w.-]+$|^(claims|checklist)$")
-
-#: Which form of an output is shown. The report runs no code, so scripts and widgets are left out.
-KINDS = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain")
-
-#: Attributes that name ids, links aside.
-REFERENCES = ("aria-labelledby", "aria-describedby", "for", "headers")
 
 
 @dataclass
@@ -77,7 +71,7 @@ class Part:
 
 def list_parts(run):
     """List the report's parts in order, without their HTML; findings and audit are always among them."""
-    parts = [chapter(run, name, heading) for name, heading in CHAPTERS.items()]
+    *parts, last = [chapter(run, name, heading) for name, heading in CHAPTERS.items()]
     for training in run.trainings:
         place = f"{training.model}/seed-{training.seed}"
         part = Part(place, facts.named(training), failure=training.failure)
@@ -88,8 +82,7 @@ def list_parts(run):
             part.note = "There is no run.json beside this notebook: the training has not finished."
         if training.record or training.failure or training.folder.exists():
             parts.append(part)
-    parts += [chapter(run, name, heading) for name, heading in LAST_CHAPTERS.items()]
-    parts = [part for part in parts if part.notebook or part.note]
+    parts = [part for part in [*parts, last] if part.notebook or part.note]
     for number, part in enumerate(parts):
         part.slug = re.sub(r"[^A-Za-z0-9_-]+", "-", part.slug).strip("-") or "part"
         if part.slug in [other.slug for other in parts[:number]]:
@@ -132,8 +125,7 @@ def convert(part, folders):
         for cell in cells:
             cell.source = hide_folders(cell.source, folders)  # here, because colours split a path in the middle
         part.source = source.name
-        html = render("notebook.html.j2", cells=cells, kinds=KINDS, fold_above=FOLD_ABOVE, opening=OPENING)
-        part.soup = BeautifulSoup(html, "html.parser")
+        part.soup = BeautifulSoup(render("notebook.html.j2", cells=cells), "html.parser")
     except Exception as error:
         part.note = f"{part.notebook.parent.name}/{part.notebook.name} cannot be shown: {type(error).__name__}: {error}"
 
@@ -207,7 +199,7 @@ def order_links(part, parts, out):
     A link to an id of the same notebook goes there, one to a figure, table or claim of another notebook to the first
     that has it, and one to a notebook's file to its part.
     """
-    for name in REFERENCES:
+    for name in ("aria-labelledby", "aria-describedby", "for", "headers"):
         for element in part.soup.find_all(attrs={name: True}):
             names = element[name] if isinstance(element[name], list) else element[name].split()
             element[name] = " ".join(part.ids.get(old, old) for old in names)
