@@ -39,6 +39,22 @@ def scored_each_epoch(results):
     return f"After each epoch at most {limits} images a class of each part were scored." if most else ""
 
 
+def device_text(record):
+    """``"CPU AMD EPYC with avx2, 2 threads"`` from a training's record; empty where no device was recorded."""
+    device = record.get("device") or {}
+    if not device.get("kind"):
+        return ""
+    threads = plural(device["threads"], "thread") if device.get("threads") else ""
+    return ", ".join(filter(None, [f"{device['kind']} {device.get('name') or ''}".strip(), threads]))
+
+
+def commit_text(record):
+    """``"commit 0123456789ab, with uncommitted changes"``; empty where no commit was recorded."""
+    git = record.get("git") or {}
+    changes = ", with uncommitted changes" if git.get("dirty") else ""
+    return f"commit {git['commit'][:12]}{changes}" if git.get("commit") else ""
+
+
 def listed(items):
     """Join items as a sentence does: ``a, b and c``; an empty string for none."""
     items = [str(item) for item in items]
