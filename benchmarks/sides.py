@@ -15,6 +15,7 @@ import keras
 import nbformat
 import numpy as np
 import tensorflow as tf
+from fer_utils.training.state import TrainingState
 from PIL import Image
 
 from fer_utils import provenance
@@ -25,7 +26,6 @@ from fer_utils.data import splits
 from fer_utils.paths import project_root
 from fer_utils.training import distribution, fitting, pipeline, precision, session
 from fer_utils.training.callbacks import Progress, ScoreEpoch
-from fer_utils.training.state import TrainingState
 
 BATCH = 64
 #: Images that `resume` trains on and scores in an epoch: FER2013's, where `--steps` does not say fewer. In a shorter

@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
+from fer_utils.training.state import TrainingState
 from keras.src.applications import mobilenet, mobilenet_v3
 from keras.src.legacy.saving import legacy_h5_format
 
@@ -30,7 +31,6 @@ from fer_utils.errors import ConfigError, TrainingError
 from fer_utils.paths import project_root
 from fer_utils.training import session, weights
 from fer_utils.training.callbacks import ScoreEpoch
-from fer_utils.training.state import TrainingState
 
 # --- a notebook that fails ----------------------------------------------------------------------------------
 
