@@ -1,19 +1,22 @@
-"""What a run has to say about a claim: its figures, what they were made from, and what keeps them from counting.
+"""What a run has to say about a claim: scores with resamples, learning curves, confusion cells, counts of images.
 
-A claim is judged on the thesis's own test set, the 20% that it calls both validation and test: PublicTest and
-PrivateTest together. Figures of several seeds are averaged; the interval is then the average of the seeds'
-intervals, which is that of one training, and the spread over the seeds stands beside it.
+Everything is computed on the thesis's own test set, the 20% that it calls both validation and test: PublicTest and
+PrivateTest together. Test images are resampled once for the whole run, so that differences between trainings are
+paired by image; with several seeds the seeds are resampled too.
 """
 
+import zlib
+from dataclasses import dataclass
+
 import numpy as np
-import pandas as pd
 
 from fer_utils import metrics
-from fer_utils.constants import CLASSES, THESIS_SETTINGS
+from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, THESIS_SETTINGS, USAGES
 from fer_utils.findings import statistics
+from fer_utils.findings.results import command
 from fer_utils.words import listed
 
-#: The thesis's four, as people read them; another model has its label in its record.
+#: The thesis's four models and the fourth's other name.
 LABELS = {
     "traditional_cnn": "Traditional CNN",
     "resnet50": "ResNet-50",
@@ -22,285 +25,296 @@ LABELS = {
     "mobilenet_v1": "MobileNet-V1",
 }
 
-#: Models that the thesis starts from ImageNet weights (3.2.5.2 and 3.2.5.4).
+#: Models that the methods start from ImageNet weights (3.2.5.2 and 3.2.5.4), and the abstract from scratch (claim S08).
 PRETRAINED = ("resnet50", "mobilenet_v3")
 
-#: One over the part of the training's end that counts as the level at which a curve settles; a curve of fewer epochs
-#: has no such part.
+#: Both readings of claim S08, with ``weights.used`` of the trainings that belong to each.
+READINGS = {"from scratch": "none", "ImageNet weights": "imagenet"}
+
+#: Entries of ``config.yaml`` that stand for a model, the one to prefer first, by what follows the model's name.
+VARIANTS = ("", "_scratch", "_plain", "_thesis_protocol", "_float32")
+
+#: A curve settles at the mean of its last fifth; a curve of fewer epochs has none.
 TAIL = 5
+
+#: Images that the thesis's training split holds, by Kaggle's listing: what a shortened run has a share of.
+TRAINING_IMAGES = 28_709
+
+
+class Untestable(Exception):
+    """A figure that this run cannot give: ``models`` that lack a training that counts, or the reason."""
+
+    def __init__(self, reason="", models=()):
+        super().__init__(reason)
+        self.reason, self.models = reason, tuple(models)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure as the mean over the seeds, its bootstrap draws, and its value for each seed."""
+
+    value: float
+    draws: np.ndarray
+    seeds: tuple
+
+    def interval(self, level=0.95):
+        """Lower and upper end of the percentile interval."""
+        low, high = statistics.percentile_interval(self.draws, level)
+        return float(low), float(high)
+
+    def __sub__(self, other):
+        return Score(self.value - other.value, self.draws - other.draws, ())
 
 
 def tail(values):
-    """Last fifth of a curve, at least one epoch.
-
-    Parameters
-    ----------
-    values : sequence of float, shape (epochs,)
-
-    Returns
-    -------
-    ndarray of float
-    """
+    """Last fifth of a curve, at least one epoch."""
     values = np.asarray(values, dtype=float)
     return values[-max(1, -(-len(values) // TAIL)) :]
 
 
-def weights_reason(result):
-    """Say why a training did not start from ImageNet weights, without the details of the error."""
-    reason = result.record["weights"]["reason"]
-    return reason.partition(" (")[0] if reason else f"weights: {result.record['weights']['requested']} was asked for"
-
-
 def number(value, digits=3):
-    """Write a number with so many decimals; an en dash where there is none."""
+    """Write a number with so many decimals; an en dash for None and NaN."""
     return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
 
 
-def seeds_option(run):
-    """Return the words of a command that keep the run's seeds; none where it has seed 0 alone, the default."""
-    seeds = sorted({result.seed for result in run.models})
-    return ["--seeds", ",".join(map(str, seeds))] if seeds not in ([], [0]) else []
+def settings_that_differ(result):
+    """``"batch_size 32"`` for each hyperparameter that is not Table 5.1's."""
+    used = result.record["parameters"]
+    return [f"{name} {used.get(name)}" for name, value in THESIS_SETTINGS.items() if used.get(name) != value]
 
 
 class Evidence:
-    """A run, asked for figures; each is computed once.
+    """A run, asked for figures under one reading of the thesis.
 
     Parameters
     ----------
     run : fer_utils.findings.results.Run
+    reading : {"", "from scratch", "ImageNet weights"}
+        Which trainings of the `PRETRAINED` models count; "" for claims that do not ask.
+    loose : bool
+        Take any data and any length of training: for what was seen beside a claim that cannot be tested.
+    resamples : int
+    cache : dict, optional
+        Shared by the readings of one run; figures are computed once.
     """
 
-    def __init__(self, run):
-        self.run = run
-        self.known_figures = {}
+    def __init__(self, run, reading="", *, loose=False, resamples=statistics.RESAMPLES, cache=None):
+        self.run, self.reading, self.loose, self.resamples = run, reading, loose, resamples
+        self.cache = {} if cache is None else cache
 
     def once(self, key, compute):
         """Return what was computed under this key before, or compute it."""
-        if key not in self.known_figures:
-            self.known_figures[key] = compute()
-        return self.known_figures[key]
+        if key not in self.cache:
+            self.cache[key] = compute()
+        return self.cache[key]
 
     # ---- trainings
 
-    def label(self, model):
-        """Name that people read."""
-        found = self.run.by_name(model)
-        return found[0].label if found else LABELS.get(model, model)
+    def variants(self, model):
+        """Finished trainings of a model by variant, one list for each that has any."""
+        return [found for variant in VARIANTS if (found := self.run.by_name(model + variant))]
 
-    def counts(self, result):
-        """Whether a training can be held against the thesis."""
-        return not self.kind_of_run(result)
+    def of_reading(self, model):
+        """Those of `variants` that belong to the reading."""
+        wanted = READINGS.get(self.reading) if model in PRETRAINED else None
+        found = [[r for r in v if wanted in (None, r.record["weights"]["used"])] for v in self.variants(model)]
+        return [results for results in found if results]
 
-    def results(self, model):
-        """Trainings of a model, one a seed: those that count, or, where none does, all."""
-        found = self.run.by_name(model)
-        return [result for result in found if self.counts(result)] or found
-
-    def kind_of_run(self, result):
-        """Say what keeps one training from being held against the thesis; empty if nothing does.
-
-        Returns
-        -------
-        dict of str to str
-            By what is wrong (``data``, ``profile``, ``settings``, ``weights``), for example
-            ``{"profile": "quick run", "weights": "random initialisation"}``.
-        """
-        record = result.record
-        parameters = record["parameters"]
-        other = [f"{name} {parameters.get(name)}" for name, v in THESIS_SETTINGS.items() if parameters.get(name) != v]
-        found = {}
-        if record["synthetic"] or record["data"]["variant"] == "synthetic":
-            found["data"] = "synthetic data"
-        elif not record["data"]["known"]:
-            found["data"] = f"data that are not the known FER2013 ({record['data']['variant']})"
-        if record["profile"] != "paper":
-            found["profile"] = f"{record['profile']} run"
-        elif record["shortened"]:
-            found["profile"] = "shortened run"
-        elif other:
-            found["settings"] = f"other hyperparameters than Table 5.1's ({', '.join(other)})"
-        if result.model in PRETRAINED and not result.pretrained:
-            random = record["weights"]["used"] == "none"
-            found["weights"] = "random initialisation" if random else "weights from a file of unknown origin"
+    def every(self, model):
+        """All trainings of a model, whatever their length, data and weights: for what was built and recorded."""
+        found = [result for results in self.variants(model) for result in results]
+        if not found:
+            raise Untestable(models=[model])
         return found
 
-    def beside(self, models):
-        """Return what our figure is, in brackets, where it is not one that counts: ``" (quick run)"``."""
-        results = [result for model in models for result in self.results(model)]
-        kinds = [kind for result in results for kind in self.kind_of_run(result).values()]
-        return f" ({', '.join(dict.fromkeys(kinds))})" if kinds else ""
+    def built(self, model):
+        """The first of `every`."""
+        return self.every(model)[0]
 
-    def obstacles(self, models):
-        """Say why claims about these models cannot be tested in this run.
+    def obstacles(self, result):
+        """Why a training's figures cannot be held against the thesis's, by kind; empty if they can."""
+        found, other = dict(result.reasons), settings_that_differ(result)
+        if other and "shortened" not in found:
+            found["settings"] = f"other hyperparameters than Table 5.1's ({', '.join(other)})"
+        return found
 
-        Returns
-        -------
-        list of str
-            What is wrong with which models, then the command that makes it good; empty if each model has a
-            training that counts.
-        """
-        causes = {model: self.causes(model) for model in models}
-        lacking = [model for model in models if causes[model]]
-        if not lacking:
+    def trainings(self, model):
+        """Trainings of a model that count, one per seed, of the first variant that has any; else `Untestable`."""
+        for found in self.of_reading(model):
+            if counting := [result for result in found if self.loose or not self.obstacles(result)]:
+                return counting
+        raise Untestable(models=[model])
+
+    def used(self, model):
+        """`trainings`, or none."""
+        try:
+            return self.trainings(model)
+        except Untestable:
             return []
-        groups = {}
-        for model in lacking:
-            groups.setdefault(", ".join(causes[model].values()), []).append(self.label(model))
-        kinds = {kind for model in lacking for kind in causes[model]}
-        said = [f"{', '.join(labels)}: {text}" for text, labels in groups.items()]
-        return [*said, f"needs {self.remedy(kinds, lacking)}"]
 
-    def causes(self, model):
-        """Say what keeps a model from being tested, by what is wrong; empty if a training of it counts."""
-        found = self.run.by_name(model)
-        if not found:
-            return self.absence(model)
-        if any(self.counts(result) for result in found):
-            return {}
-        causes = self.kind_of_run(found[0])
-        if causes.get("weights") == "random initialisation":
-            causes["weights"] = f"our figure, from random initialisation ({weights_reason(found[0])})"
-        return causes
+    def label(self, model):
+        """Name that people read."""
+        return LABELS.get(model, model)
 
-    def remedy(self, causes, models):
-        """Return what a claim about these models needs, then the command that makes it.
+    def cause(self, model):
+        """Say why no training of a model counts, and what is wrong, by kind."""
+        if found := self.of_reading(model):
+            kinds = self.obstacles(found[0][0])
+            return ", ".join(kinds.values()), set(kinds)
+        if found := self.variants(model):
+            start = "random values" if self.reading == "from scratch" else "ImageNet weights"
+            reason = (found[0][0].record["weights"].get("reason") or "").partition(" (")[0]
+            return f"not trained from {start}" + (f" ({reason})" if reason else ""), {"weights"}
+        failed = [f.get("error") for f in self.run.failures if f["model"] in {model + v for v in VARIANTS}]
+        return f"failed ({failed[0]})" if failed else "not run", {"absent"}
 
-        Parameters
-        ----------
-        causes : collection of str
-            What is wrong: ``absent``, ``data``, ``profile``, ``settings``, ``weights``.
-        models : list of str
+    def needs(self, models):
+        """Say what is missing for these models, and the command that makes it."""
+        groups, kinds = {}, set()
+        for model in models:
+            text, found = self.cause(model)
+            groups.setdefault(text, []).append(self.label(model))
+            kinds |= found
+        scratch = self.reading == "from scratch"
+        names = [model + "_scratch" * (scratch and model in PRETRAINED) for model in models]
+        weights = "weights" in kinds and not scratch
+        before = ["the known FER2013 at PATH"] * ("data" in kinds) + ["Keras's ImageNet weights within reach"] * weights
+        said = "; ".join(f"{listed(labels)}: {text}" for text, labels in groups.items())
+        what = command(self.run, names, profile="paper", data="PATH" if "data" in kinds else None)
+        return f"{said}; needs {listed(before)}{', then ' if before else ''}{what}"
 
-        Returns
-        -------
-        str
-        """
-        # A later call reports on the models that it names, so those of this run are named again.
-        kept = [r.model for r in self.run.models] if self.run.plan.get("profile") == "paper" else []
-        command = f"./run_all.sh --profile paper --models {','.join(dict.fromkeys([*kept, *models]))}"
-        command += "".join(f" {word}" for word in seeds_option(self.run))
-        needs = []
-        if "data" in causes:
-            needs.append("the known FER2013 at PATH")
-            command += " --data PATH"
-        if "weights" in causes:
-            needs.append("Keras's ImageNet weights within reach")
-        return f"{listed(needs)}, then {command}" if needs else command
+    def beside(self, models):
+        """``" (shortened run (3 of 45 epochs, ...))"`` where our figure is not one that counts."""
+        found = [text for model in models for result in self.used(model) for text in self.obstacles(result).values()]
+        kind = self.fingerprint.get("variant") == "synthetic"
+        if not models and self.fingerprint and not self.fingerprint.get("known"):
+            found = ["synthetic data" if kind else "data that are not the known FER2013"]
+        return f" ({'; '.join(dict.fromkeys(found))})" if found else ""
 
-    def absence(self, model):
-        """Say why there is no training of a model; empty if there is one."""
-        if self.run.by_name(model):
-            return {}
-        errors = [failure.get("error", "") for failure in self.run.failures if failure.get("model") == model]
-        return {"absent": f"failed ({errors[0] or 'no message'})" if errors else "not run"}
+    def shares(self, models):
+        """``"0.02% of the training"``, of trainings that are only shortened; empty where there are others, or none."""
+        results = [result for model in models for result in self.used(model)]
+        if not results or any(set(self.obstacles(result)) != {"shortened"} for result in results):
+            return ""
+        whole = THESIS_SETTINGS["epochs"] * TRAINING_IMAGES
+        shares = [100 * r.record["epochs"]["run"] * r.record["split"]["train"] / whole for r in results]
+        return f"{' to '.join(dict.fromkeys(f'{share:.2g}%' for share in (min(shares), max(shares))))} of the training"
 
-    # ---- figures of trainings; lists have one entry a seed
+    # ---- resampled test images
 
-    def counted(self, result):
-        """Metrics of one training on the thesis's test set, and their bootstrap resamples; None without images."""
+    def weights(self, key, n):
+        """How often each test image is drawn in each resample, shape (resamples, n); equal for equal images."""
 
         def compute():
-            y_true, y_proba = result.select("test")
-            if len(y_true) == 0:
-                return None
-            counts = statistics.outcome_counts(y_true, y_proba)
-            draws = statistics.counted_metrics(statistics.resampled_counts(counts))
-            return statistics.counted_metrics(counts), draws
+            drawn = np.random.default_rng(key).integers(0, n, (self.resamples, n))
+            return np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float32)
 
-        return self.once(("counted", result.model, result.seed), compute)
+        return self.once(("weights", key, n), compute)
+
+    def scored(self, result):
+        """Every figure of one training on the test images: dict of name to (value, draws); ``confusion``, counts.
+
+        Names are those of `fer_utils.findings.statistics.COUNTED`, the same with ``balanced_`` in front (all classes
+        weighted alike), ``loss``, ``auc_<class>`` and ``mean_auc``.
+        """
+        return self.once(("scored", result.model, result.seed), lambda: self.compute_scores(result))
+
+    def compute_scores(self, result):
+        """See `scored`. AUCs are resampled through DeLong's components, to first order."""
+        table = result.predictions[result.mask("test")].sort_values("id", kind="stable")
+        n = len(table)
+        if n == 0:
+            raise Untestable("no test images were predicted")
+        y_true = table["label"].to_numpy(dtype=np.int64)
+        y_proba = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float32)
+        weights = self.weights(zlib.crc32("\n".join(table["id"]).encode()), n)
+        hot = np.eye(98, dtype=np.float32)[statistics.outcomes(y_true, y_proba)]
+        counts = np.vstack([hot.sum(axis=0), weights @ hot]).reshape(-1, 7, 7, 2)
+        with np.errstate(invalid="ignore"):
+            balanced = np.nan_to_num(counts / counts.sum(axis=(-1, -2), keepdims=True))
+        found = {"confusion": counts[0].sum(axis=-1).astype(np.int64)}
+        for prefix, array in (("", counts), ("balanced_", balanced)):
+            values = statistics.counted_metrics(array)
+            found |= {prefix + name: (float(values[name][0]), values[name][1:]) for name in statistics.COUNTED}
+        losses = metrics.cross_entropies(y_true, y_proba)
+        found["loss"] = (float(losses.mean()), weights @ losses / n)
+        parts = {}
+        for k, name in enumerate(CLASSES):
+            own = y_true == k
+            if 0 < own.sum() < n:
+                sides = [statistics.placements(y_proba[i, k], y_proba[~i, k]) for i in (own, ~own)]
+                area, part = float(sides[0].mean()), np.zeros(n)
+                part[own], part[~own] = (sides[0] - area) / own.sum(), (1 - sides[1] - area) / (~own).sum()
+                found[f"auc_{name}"], parts[name] = (area, area + weights @ part), part
+        if len(parts) == len(CLASSES):
+            mean = float(np.mean([found[f"auc_{name}"][0] for name in CLASSES]))
+            found["mean_auc"] = (mean, mean + weights @ np.mean(list(parts.values()), axis=0))
+        return found
+
+    def combine(self, model, pairs):
+        """One `Score` from (value, draws) of each seed; seeds are resampled with the images."""
+        values, draws = [value for value, _ in pairs], np.stack([draw for _, draw in pairs])
+        if len(pairs) > 1:
+            rng = np.random.default_rng(zlib.crc32(model.encode()))
+            picked = rng.integers(len(pairs), size=draws.T.shape)
+            draws = np.take_along_axis(draws.T, picked, axis=1).T
+        return Score(float(np.mean(values)), draws.mean(axis=0), tuple(values))
 
     def score(self, model, metric):
-        """Mean of a metric over the seeds, with its 95% bootstrap interval.
+        """A figure on the test images; see `scored` for the names."""
+        found = [self.scored(result) for result in self.trainings(model)]
+        if any(metric not in table for table in found):
+            raise Untestable(f"no {metric} of {self.label(model)}: a class has no test image")
+        return self.combine(model, [table[metric] for table in found])
 
-        Parameters
-        ----------
-        model : str
-        metric : str
-            One of `fer_utils.findings.statistics.COUNTED`.
+    def train_auc(self, model):
+        """Mean one-vs-rest AUC on the training images; these are no sample, so only seeds vary."""
+        areas = []
+        for r in self.trainings(model):
+            table = self.once(("train", r.model, r.seed), lambda r=r: metrics.class_auc(*r.select("train")))
+            if None in table.values():
+                raise Untestable(f"no AUC of {self.label(model)} in every class of the training images")
+            areas.append(float(np.mean(list(table.values()))))
+        return self.combine(model, [(area, np.full(self.resamples, area)) for area in areas])
 
-        Returns
-        -------
-        value, low, high : float
-            None for each where there is nothing to score.
-        values : list of float
-            One a seed.
-        """
-        found = [self.counted(result) for result in self.results(model)]
-        found = [pair for pair in found if pair is not None]
-        if not found:
-            return None, None, None, []
-        values = [float(value[metric]) for value, _ in found]
-        bounds = np.mean([statistics.percentile_interval(draws[metric]) for _, draws in found], axis=0)
-        return float(np.mean(values)), float(bounds[0]), float(bounds[1]), values
+    def confusion(self, model):
+        """Confusion matrix as shares of the true class, mean over the seeds, and the images of each class."""
+        tables = [self.scored(result)["confusion"] for result in self.trainings(model)]
+        n = tables[0].sum(axis=1)
+        if not n.all():
+            raise Untestable("a class has no test image")
+        return np.mean([table / table.sum(axis=1, keepdims=True) for table in tables], axis=0), n
 
-    def auc(self, model, part="test"):
-        """Mean one-vs-rest AUC of each class over the seeds; None where it is not defined."""
+    def discordance(self, model, other):
+        """Share of the test images that only one of two first trainings classifies rightly, and their number."""
+        sides = []
+        for result in (self.trainings(model)[0], self.trainings(other)[0]):
+            table = result.predictions[result.mask("test")].set_index("id")
+            sides.append(table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1) == table["label"])
+        ours, theirs = sides[0].align(sides[1], join="inner")
+        return (float((ours != theirs).mean()), len(ours)) if len(ours) else (0.0, 0)
 
-        def compute(result):
-            return self.once(("auc", result.model, result.seed, part), lambda: metrics.class_auc(*result.select(part)))
-
-        tables = [compute(result) for result in self.results(model)]
-        return {
-            name: float(np.mean([table[name] for table in tables]))
-            if tables and all(table[name] is not None for table in tables)
-            else None
-            for name in CLASSES
-        }
-
-    def auc_interval(self, model, name):
-        """DeLong's 95% interval of one class's AUC on the thesis's test set, averaged over the seeds."""
-        k = CLASSES.index(name)
-        bounds = []
-        for result in self.results(model):
-            y_true, y_proba = result.select("test")
-            bounds.append(statistics.auc_interval(y_proba[y_true == k, k], y_proba[y_true != k, k])[1:])
-        low, high = np.mean(bounds, axis=0)
-        return float(low), float(high)
-
-    def mean_auc(self, model, part="test"):
-        """Mean over the classes of the one-vs-rest AUC; None where a class has none."""
-        values = list(self.auc(model, part).values())
-        return None if None in values else float(np.mean(values))
+    # ---- learning curves
 
     def curves(self, model, column):
-        """One array of values over the epochs for each seed."""
-        return [result.history[column].to_numpy(dtype=float) for result in self.results(model)]
+        """One array over the epochs for each seed; five epochs at least."""
+        found = [result.history[column].to_numpy(dtype=float) for result in self.trainings(model)]
+        if any(len(curve) < TAIL for curve in found):
+            raise Untestable(f"a curve of fewer than {TAIL} epochs does not settle")
+        return found
 
-    def too_short(self, models):
-        """Whether a training of these models has too few epochs for its curves to settle."""
-        return any(len(result.history) < TAIL for model in models for result in self.results(model))
+    def level(self, model, column):
+        """Where a curve settles, the mean of its last fifth.
 
-    def settled(self, model, column):
-        """Return the level at which a curve settles, the mean of its last fifth; None without runs."""
-        levels = [float(tail(curve).mean()) for curve in self.curves(model, column)]
-        return float(np.mean(levels)) if levels else None
-
-    def confusion(self, model, per_class):
-        """Confusion matrix in percent of the true class, on the balanced sample of Fig. 5.8, averaged over seeds.
-
-        Parameters
-        ----------
-        model : str
-        per_class : int
-            Images a class; a class that has fewer in the test set gives all it has.
-
-        Returns
-        -------
-        percent : DataFrame, shape (7, 7)
-            True classes down, predicted ones across.
-        n : Series of int, length 7
-            Images of each class in the sample.
+        A validation level gets the sampling spread of the same figure of the kept epoch, whose predictions are there;
+        a training level is that of the images trained on, which are no sample.
         """
-        tables = []
-        for result in self.results(model):
-            y_true, y_proba = result.select("test")
-            sample = statistics.balanced_sample(y_true, per_class)
-            tables.append(statistics.confusion(y_true[sample], y_proba[sample].argmax(axis=1)))
-        every = pd.concat(tables)
-        cells = every.groupby(["true", "predicted"])["percent"].mean().unstack()
-        n = tables[0].groupby("true")["n"].sum()
-        order = list(CLASSES)
-        return cells.loc[order, order], n[order]
+        levels = [float(tail(curve).mean()) for curve in self.curves(model, column)]
+        if not column.startswith("test_"):
+            return self.combine(model, [(level, np.full(self.resamples, level)) for level in levels])
+        kept = [self.scored(result)[column.removeprefix("test_")] for result in self.trainings(model)]
+        pairs = [(level, level + draws - value) for level, (value, draws) in zip(levels, kept, strict=True)]
+        return self.combine(model, pairs)
 
     # ---- the dataset
 
@@ -309,25 +323,12 @@ class Evidence:
         """What the dataset notebook found; empty if it was not run."""
         return self.run.dataset.get("fingerprint", {})
 
-    def data_obstacles(self):
-        """Say why claims about the dataset cannot be tested in this run; empty if they can."""
-        if not self.fingerprint:
-            return ["the dataset notebook was not run; needs ./run_all.sh --data PATH"]
-        if not self.fingerprint["known"]:
-            what = self.fingerprint["description"].rstrip(".")
-            return [f"{what}; needs the known FER2013: ./run_all.sh --data PATH"]
-        return []
-
-    def beside_data(self):
-        """Return what the data are, in brackets, where they are not the known FER2013."""
-        if not self.fingerprint or self.fingerprint["known"]:
-            return ""
-        synthetic = self.fingerprint["variant"] == "synthetic"
-        return " (synthetic data)" if synthetic else " (data that are not the known FER2013)"
-
-    def class_counts(self, usages):
-        """Images of each class in the given parts; empty if the dataset notebook was not run."""
-        counts = self.fingerprint.get("counts", {})
-        if not counts:
-            return {}
+    def counts(self, usages=USAGES):
+        """Images of each class in the given parts of the known FER2013."""
+        if not self.fingerprint.get("counts"):
+            raise Untestable("the dataset notebook was not run; needs ./run_all.sh --data PATH")
+        if not (self.loose or self.fingerprint.get("known")):
+            what = self.fingerprint.get("description", "other data").rstrip(".")
+            raise Untestable(f"{what}; needs the known FER2013: ./run_all.sh --data PATH")
+        counts = self.fingerprint["counts"]
         return {name: sum(counts.get(usage, {}).get(name, 0) for usage in usages) for name in CLASSES}
