@@ -95,7 +95,8 @@ case "${1:-}" in
   benchmark)
     shift
     cd "$root"
-    exec python -m benchmarks.compare "$@"
+    # Not installed like fer_utils, so that Python must be told where it lies.
+    PYTHONPATH="$root" exec python -m benchmarks.compare "$@"
     ;;
   *) exec python -m fer_utils.batch.run "$@" ;;
 esac

@@ -1,1 +1,1 @@
-"""Benchmarks."""
+"""Speed of training, beside PyTorch, stock Keras and other precisions: ``./run_all.sh benchmark``."""

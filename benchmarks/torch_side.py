@@ -6,18 +6,14 @@ A process of its own that knows nothing of TensorFlow: the two in one process en
 import json
 import sys
 import time
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
 
 from benchmarks.compare import fastest
-from fer_utils.batch.config import notebook_parameters, read_config
-
-try:
-    import torch
-    import torchvision
-    from torch import nn
-except ImportError as error:
-    raise SystemExit(f"{error}; to compare with PyTorch: pip install -r requirements-benchmark.txt") from None
-
-BATCH = 64
+from fer_utils.files import read_json
 
 
 def traditional_cnn(names):
@@ -34,16 +30,21 @@ def traditional_cnn(names):
 
 def vgg16(names):
     """Return notebook 04's network."""
+    normal = names["batch_normalization"]
+
+    def hidden(layer, norm, size):
+        return [layer, *([norm(size)] if normal else []), nn.ReLU()]
+
     layers, channels = [], 1
     for filters, repeats in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
         for _ in range(repeats):
-            layers += [nn.Conv2d(channels, filters, 3, padding="same", bias=False), nn.BatchNorm2d(filters), nn.ReLU()]
+            convolution = nn.Conv2d(channels, filters, 3, padding="same", bias=not normal)
+            layers += hidden(convolution, nn.BatchNorm2d, filters)
             channels = filters
         layers.append(nn.MaxPool2d(2))
     layers.append(nn.Flatten())
     for size in (512, 4096):
-        dense = [nn.Linear(size, 4096, bias=False), nn.BatchNorm1d(4096), nn.ReLU()]
-        layers += [*dense, nn.Dropout(names["dropout"])]
+        layers += hidden(nn.Linear(size, 4096, bias=not normal), nn.BatchNorm1d, 4096) + [nn.Dropout(names["dropout"])]
     return nn.Sequential(*layers, nn.Linear(4096, 7))
 
 
@@ -67,30 +68,27 @@ def resnet50(names):
 
 def mobilenet_v3(names):
     """Return notebook 05's network."""
+    if names["version"] != "v3":
+        raise SystemExit(f"there is no MobileNet {names['version']} for PyTorch here")
     base = torchvision.models.mobilenet_v3_small(weights=None).features
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(576, 128), nn.ReLU(), nn.Dropout(names["dropout"])]
     return nn.Sequential(ThreeChannels(), base, *head, nn.Linear(128, 7))
 
 
-NETWORKS = {"traditional_cnn": traditional_cnn, "resnet50": resnet50, "vgg16": vgg16, "mobilenet_v3": mobilenet_v3}
+#: The networks by the number of the notebook.
+NETWORKS = {"02": traditional_cnn, "03": resnet50, "04": vgg16, "05": mobilenet_v3}
 
 
 class Trainer:
-    """A network, an optimizer and one batch.
+    """A network, an optimizer and one batch, in float32 or under bfloat16 autocast, eager or compiled."""
 
-    Parameters
-    ----------
-    network : nn.Module
-    bfloat16 : bool
-        Whether to compute with bfloat16 where PyTorch's autocast does.
-    """
-
-    def __init__(self, network, bfloat16):
-        self.network = network.to(memory_format=torch.channels_last).train()
+    def __init__(self, network, batch_size, bfloat16, compiled):
+        network = network.to(memory_format=torch.channels_last).train()
         self.optimizer = torch.optim.Adam(network.parameters(), lr=0.001, foreach=True)
+        self.network = torch.compile(network) if compiled else network
         self.bfloat16 = bfloat16
-        self.images = torch.rand(BATCH, 1, 48, 48).to(memory_format=torch.channels_last)
-        self.labels = torch.randint(0, 7, (BATCH,))
+        self.images = torch.rand(batch_size, 1, 48, 48).to(memory_format=torch.channels_last)
+        self.labels = torch.randint(0, 7, (batch_size,))
 
     def train(self, steps):
         """Train for some batches; return the seconds."""
@@ -108,20 +106,21 @@ class Trainer:
 
 
 def main():
-    """Be the PyTorch side; what it is asked and answers is as in `benchmarks.sides`, and ``bfloat16``."""
+    """Be a PyTorch side; it is asked and answers as `benchmarks.sides` does, and says whether it took bfloat16."""
     options = json.loads(sys.argv[1])
-    entry = read_config()["models"][options["model"]]
-    names = notebook_parameters(entry["notebook"]) | (entry.get("parameters") or {})
+    # What the libraries print goes to the log, the answers go to the parent.
+    out, sys.stdout = sys.stdout, sys.stderr
+    record = read_json(Path(options["folder"]) / "run.json")
+    network, batch_size = NETWORKS[record["notebook"][:2]], record["parameters"]["batch_size"]
+    compiled = options["side"] == "pytorch_compiled"
     torch.manual_seed(0)
-    # Once it is known which is faster, the later pairs of processes need not ask again.
-    choices = (False, True) if options.get("bfloat16") is None else (options["bfloat16"],)
-    best = fastest([Trainer(NETWORKS[options["model"]](names), bfloat16) for bfloat16 in choices])
-    steps = options["steps"]
-    note = f"PyTorch {torch.__version__} in {'bfloat16' if best.bfloat16 else 'float32'}"
-    ready = {"steps": steps, "images": steps * BATCH, "note": note, "bfloat16": best.bfloat16}
-    print(json.dumps(ready), flush=True)
+    # Once it is known which precision is faster, the later pairs of processes need not find out again.
+    choices = (False, True) if options["bfloat16"] is None else (options["bfloat16"],)
+    best = fastest([Trainer(network(record["parameters"]), batch_size, choice, compiled) for choice in choices])
+    note = f"PyTorch {torch.__version__}, {'bfloat16' if best.bfloat16 else 'float32'}"
+    print(json.dumps({"note": note, "bfloat16": best.bfloat16}), file=out, flush=True)
     for _ in sys.stdin:
-        print(json.dumps({"seconds": best.train(steps)}), flush=True)
+        print(json.dumps({"seconds": best.train(options["steps"])}), file=out, flush=True)
 
 
 if __name__ == "__main__":
