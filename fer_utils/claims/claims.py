@@ -1,11 +1,10 @@
-"""The claims audit: each checkable statement of the thesis, judged against a run by rules.
+"""The claims audit: statements of the thesis, each judged against a run by its own function.
 
-``claims.yaml`` names the rules. Verdicts, in order of precedence: contradicted by the thesis itself (both sides
-computed from its own numbers); not testable in this run; reproduced, or not.
+``claims.yaml`` says what the thesis states; the function registered under a claim's id says how it is judged. A
+statement that the run refutes is refuted, whatever else is missing: first come refuted checks, then missing ones,
+then undecided ones.
 """
 
-import html
-import inspect
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,430 +12,265 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from fer_utils.claims import rules_curves, rules_scores, rules_setup  # noqa: F401  (they register their rules)
-from fer_utils.claims.evidence import TAIL, Evidence
-from fer_utils.claims.rules import RULES, Finding, sentence_of, where_words
+from fer_utils.claims import curves, dataset, networks, scores, setup, thesis  # noqa: F401  (they register functions)
+from fer_utils.claims.checks import JUDGES, NO, OPEN, UNKNOWN, YES
+from fer_utils.claims.evidence import PRETRAINED, READINGS, Evidence
+from fer_utils.claims.marks import collapsed, marks  # noqa: F401  (collapsed is for those who name trainings)
+from fer_utils.claims.page import render  # noqa: F401  (part of this module's interface)
+from fer_utils.claims.verdicts import (
+    CONSISTENT,
+    CONTRADICTED,
+    FOLLOWED,
+    GROUPS,
+    NOT_FOLLOWED,
+    NOT_REPRODUCED,
+    NOT_TESTABLE,
+    REPRODUCED,
+    SELECTION,  # noqa: F401
+    SIGNS,  # noqa: F401
+    UNDECIDED,
+    tally_table,  # noqa: F401
+)
 from fer_utils.errors import ConfigError
 from fer_utils.files import replacing
-from fer_utils.findings.figures import Displayable
+from fer_utils.findings.statistics import RESAMPLES
 
 FILE = Path(__file__).with_name("claims.yaml")
 
-CONTRADICTED = "contradicted by the thesis itself"
-NOT_TESTABLE = "not testable in this run"
-REPRODUCED = "reproduced"
-NOT_REPRODUCED = "not reproduced"
-
-#: In the order in which they are counted and shown.
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, CONTRADICTED, NOT_TESTABLE)
-
-KINDS = ("dataset", "setup", "value", "ranking", "curve", "auc", "confusion", "literature", "contradiction")
-FIELDS = ("id", "where", "kind", "statement", "thesis", "needs", "figures")
-NEEDS = ("data", "training", "record", "nothing", "citation")
-
-#: For each verdict a sign, so that colour is not alone in telling them apart, and its class in ``claims.css``.
-MARKS = {
-    REPRODUCED: ("✓", "reproduced"),
-    NOT_REPRODUCED: ("✗", "not-reproduced"),
-    CONTRADICTED: ("≠", "contradicted"),
-    NOT_TESTABLE: ("?", "not-testable"),
-}
-
-#: Chapters of the audit, by the first letter of a claim's id.
-CHAPTERS = {
-    "D": "The dataset (chapter 3.1 and the beginning of 5)",
-    "S": "The setup (chapter 3.2.5 and Table 5.1)",
-    "F": "The findings (chapters 5 to 7)",
-    "L": "The literature (chapters 2 and 8)",
-}
+#: What a claim whose checks all hold is called, and one of which a check is refuted, where it is not "reproduced".
+WORDS = {"followed": (FOLLOWED, NOT_FOLLOWED), "arithmetic": (CONSISTENT, CONTRADICTED)}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of the thesis and how it is judged; see the head of ``claims.yaml`` for the fields.
-
-    Attributes
-    ----------
-    id, where, kind, statement, thesis, needs : str
-    models : tuple of str
-        Models that the rules look at.
-    rules : tuple of (str, dict)
-        Names of rules with their parameters, tolerances resolved.
-    figures : tuple of str
-        Ids of figures and tables in the report.
-    see : str
-        Id of the contradiction that touches this claim, or empty.
-    """
+    """One statement of the thesis; see the head of ``claims.yaml`` for the fields."""
 
     id: str
     where: str
+    group: str
     kind: str
     statement: str
     thesis: str
-    needs: str
-    models: tuple
-    rules: tuple
     figures: tuple
-    see: str
+    stated: dict
+    tolerances: dict
+    models: tuple = ()
+    see: str = ""
 
     @property
-    def sentence(self):
-        """The rules applied, in words, with their tolerances."""
-        sentences = [sentence_of(name, parameters) for name, parameters in self.rules]
-        return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences)
+    def judge(self):
+        """The function that judges it."""
+        return JUDGES[self.id]
+
+    @property
+    def rule(self):
+        """What is tested, with the tolerances: the first sentence of the function's docstring."""
+        text = " ".join((self.judge.__doc__ or "").split("\n\n")[0].split())
+        named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.tolerances.items())
+        return f"{text} Tolerances: {named}." if named else text
+
+    @property
+    def readings(self):
+        """Readings of claim S08 under which it is judged; ``("",)`` for claims that do not ask."""
+        trained = self.group == "results" and self.kind != "network" and set(self.models) & set(PRETRAINED)
+        return tuple(READINGS) if trained else ("",)
 
 
 @cache
-def read_file(path):
-    """Read the claims file once; parsing it takes a third of a second."""
+def read_file(path=FILE):
+    """The claims file; parsing it takes a third of a second."""
     return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-
-
-def load_tolerances(path=FILE):
-    """Return the tolerances by name, each with ``value`` and ``because``, its justification."""
-    return read_file(path)["tolerances"]
 
 
 @cache
 def load_claims(path=FILE):
-    """Read the claims.
-
-    Parameters
-    ----------
-    path : path
-        A file in the form of ``claims.yaml``.
-
-    Returns
-    -------
-    list of Claim
-        In the file's order.
+    """Read the claims, in the file's order.
 
     Raises
     ------
     ConfigError
-        If an id repeats, or a claim has no rule, one that does not exist, an unknown tolerance or a wrong field.
+        If an id repeats, no function judges it, or a field, a group or a tolerance is unknown.
     """
-    tolerances = load_tolerances(path)
-    claims = [read_claim(entry, tolerances, path) for entry in read_file(path)["claims"]]
-    ids = [claim.id for claim in claims]
-    repeated = sorted({name for name in ids if ids.count(name) > 1})
-    if repeated:
-        raise ConfigError(f"{path}: {', '.join(repeated)} occurs more than once; give each claim an id of its own")
-    return claims
+    content, name = read_file(path), Path(path).name
+    known, found = content["tolerances"], []
+    for entry in content["claims"]:
+        entry = {"stated": {}} | entry
+        where = f"{name}: claim {entry.get('id', 'without id')}"
+        if entry.get("id") not in JUDGES:
+            raise ConfigError(f"{where}: no function judges it; register one with @judges")
+        if entry["id"] in {claim.id for claim in found}:
+            raise ConfigError(f"{where} occurs more than once; give each claim an id of its own")
+        wrong = [tolerance for tolerance in entry.get("tolerance", []) if tolerance not in known]
+        if wrong:
+            raise ConfigError(f"{where}: unknown tolerance {', '.join(wrong)}; expected one of {', '.join(known)}")
+        if entry.get("group") not in GROUPS:
+            raise ConfigError(f"{where}: group is {entry.get('group')!r}; expected one of {', '.join(GROUPS)}")
+        entry["tolerances"] = {key: known[key]["value"] for key in entry.pop("tolerance", [])}
+        entry |= {key: tuple(entry.get(key, ())) for key in ("figures", "models")}
+        try:
+            found.append(Claim(**entry))
+        except TypeError as error:
+            raise ConfigError(f"{where}: {error}") from error
+    return found
 
 
-def read_claim(entry, tolerances, path):
-    """Return one entry of the file as a `Claim`; see `load_claims` for what it raises."""
-    name = f"{Path(path).name}: claim {entry.get('id', '(without id)')}"
-    missing = [key for key in FIELDS if key not in entry]
-    if missing:
-        raise ConfigError(f"{name}: {', '.join(missing)} missing")
-    if not entry.get("rules"):
-        raise ConfigError(f"{name}: it has no rule; expected at least one of {', '.join(sorted(RULES))}")
-    for key, known in (("kind", KINDS), ("needs", NEEDS)):
-        if entry[key] not in known:
-            raise ConfigError(f"{name}: {key} is {entry[key]!r}; expected one of {', '.join(known)}")
-    models = tuple(entry.get("models", ()))
-    rules = tuple(read_rule(dict(rule), models, tolerances, name) for rule in entry["rules"])
-    return Claim(
-        models=models,
-        rules=rules,
-        figures=tuple(entry["figures"]),
-        see=entry.get("see", ""),
-        **{key: entry[key] for key in ("id", "where", "kind", "statement", "thesis", "needs")},
-    )
+def load_tolerances(path=FILE):
+    """Tolerances by name, each with ``value`` and ``because``."""
+    return read_file(path)["tolerances"]
 
 
-def read_rule(parameters, models, tolerances, claim):
-    """Return a rule's name and parameters, with tolerances as numbers and the claim's first model filled in."""
-    name = parameters.pop("rule", None)
-    if name not in RULES:
-        raise ConfigError(f"{claim}: there is no rule {name!r}; expected one of {', '.join(sorted(RULES))}")
-    for key in ("tolerance", "within"):
-        if key in parameters:
-            if parameters[key] not in tolerances:
-                raise ConfigError(
-                    f"{claim}: there is no tolerance {parameters[key]!r}; expected one of {', '.join(tolerances)}"
-                )
-            parameters[key] = tolerances[parameters[key]]["value"]
-    if RULES[name].single:
-        if not models:
-            raise ConfigError(f"{claim}: rule {name} is about a model; name it under models")
-        parameters.setdefault("model", models[0])
-    given = {"evidence", "claim"} | set(parameters)
-    wanted = inspect.signature(RULES[name].judge).parameters
-    lacking = [key for key, p in wanted.items() if p.default is p.empty and key not in given]
-    unknown = sorted(set(parameters) - set(wanted))
-    if lacking or unknown:
-        raise ConfigError(
-            f"{claim}: rule {name} lacks {', '.join(lacking) or 'nothing'} and does not know "
-            f"{', '.join(unknown) or 'nothing of what it was given'}; it takes {', '.join(wanted)}"
-        )
-    return name, parameters
+def stated(name):
+    """The numbers that the thesis gives in a claim, as in ``claims.yaml``."""
+    return next(claim.stated for claim in load_claims() if claim.id == name)
 
 
 # ---- judging
 
 
-def judge(run):
+def judge(run, resamples=RESAMPLES):
     """Judge every claim against a run.
 
     Parameters
     ----------
     run : fer_utils.findings.results.Run
         Whole or in part, of any profile and data.
+    resamples : int
+        Bootstrap resamples.
 
     Returns
     -------
     DataFrame
-        One row a claim, in the file's order: ``id``, ``where``, ``kind``, ``statement``, ``verdict`` (one of
-        `VERDICTS`), ``thesis`` and ``ours`` (text), ``low`` and ``high`` (95% interval of the first figure in
-        ``ours``, NaN where it has none), ``rule`` (in words), ``reason``, ``figure`` (ids in the report,
-        separated by blanks), ``difference`` (how far our figures are from the thesis's at most, as a part of
-        those; for a contradiction how far its sides are apart; NaN where there is no such number), ``see``
-        (another claim's id).
+        One row per claim and reading, in the file's order: ``id``, ``reading`` ("" or one of `READINGS`), ``group``,
+        ``kind``, ``where``, ``statement``, ``verdict`` (one of `VERDICTS`), ``thesis`` and ``ours`` (text), ``low`` and
+        ``high`` (95% interval of the first figure in ``ours``, NaN where it has none), ``rule``, ``reason``, ``seen``
+        (what a shortened run saw, and at which share of the training), ``marks``, ``figure`` (ids separated by blanks),
+        ``difference`` (how far ours is at most, as a part of the thesis's figure; NaN where there is no such number)
+        and ``see`` (another claim's id).
     """
-    evidence = Evidence(run)
-    return pd.DataFrame([judge_claim(claim, evidence) for claim in load_claims()])
+    cache, rows = {}, []
+    for claim in load_claims():
+        for reading in claim.readings:
+            strict = Evidence(run, reading, resamples=resamples, cache=cache)
+            rows.append(judge_claim(claim, strict))
+    return pd.DataFrame(rows)
 
 
 def judge_claim(claim, evidence):
-    """Judge one claim; return a row of what `judge` returns."""
-    findings = [apply(name, parameters, claim, evidence) for name, parameters in claim.rules]
-    verdict, reason = verdict_of(claim, findings, obstacles(claim, evidence))
-    ours = "; ".join(dict.fromkeys(finding.ours for finding in findings if finding.ours))
-    if ours and claim.needs == "training":
-        ours += evidence.beside(claim.models)
-    if ours and claim.needs == "data":
-        ours += evidence.beside_data()
-    differences = [finding.difference for finding in findings if finding.difference is not None]
+    """Judge one claim under the evidence's reading; return a row of what `judge` returns."""
+    checks = claim.judge(evidence, claim)
+    verdict, reason = verdict_of(claim, checks, evidence)
+    shown, seen = evidence, ""
+    if verdict == NOT_TESTABLE and claim.group in ("results", "data"):
+        shown = Evidence(evidence.run, evidence.reading, loose=True, resamples=evidence.resamples, cache=evidence.cache)
+        loose = claim.judge(shown, claim)
+        seen = seen_of(claim, loose, shown)
+        checks = loose if any(part.ours for part in loose) else checks
+    ours = "; ".join(dict.fromkeys(part.ours for part in checks if part.ours))
+    besides = (shown.beside(claim.models) if claim.models else beside_data(shown)) if shown is not evidence else ""
+    first = next((part for part in checks if part.low is not None), None)
+    differences = [part.difference for part in checks if part.difference is not None]
     return {
         "id": claim.id,
-        "where": claim.where,
+        "reading": evidence.reading,
+        "group": claim.group,
         "kind": claim.kind,
+        "where": claim.where,
         "statement": claim.statement,
         "verdict": verdict,
         "thesis": claim.thesis,
-        "ours": ours,
-        "low": float("nan") if findings[0].low is None else findings[0].low,
-        "high": float("nan") if findings[0].high is None else findings[0].high,
-        "rule": claim.sentence,
+        "ours": ours + (besides if ours else ""),
+        "low": first.low if first else float("nan"),
+        "high": first.high if first else float("nan"),
+        "rule": claim.rule,
         "reason": reason,
+        "seen": seen,
+        "marks": marks(shown, claim.models) if claim.group == "results" else "",
         "figure": " ".join(claim.figures),
         "difference": max(differences, default=float("nan")),
         "see": claim.see,
     }
 
 
-def apply(name, parameters, claim, evidence):
-    """Apply one rule; one about a model that was not run, or about a curve too short to settle, finds nothing."""
-    rule = RULES[name]
-    if rule.single and not evidence.results(parameters["model"]):
-        return Finding(None)
-    extra = {"claim": claim} if "claim" in inspect.signature(rule.judge).parameters else {}
-    if "curve" in parameters and evidence.too_short(claim.models if extra else [parameters["model"]]):
-        return Finding(None, note=f"a curve of fewer than {TAIL} epochs does not settle")
-    return rule.judge(evidence, **extra, **parameters)
+def verdict_of(claim, checks, evidence):
+    """Return verdict and reason from the checks: refuted, then not testable, then undecided, then reproduced."""
+    by_outcome = {outcome: [part for part in checks if part.outcome == outcome] for outcome in (NO, UNKNOWN, OPEN, YES)}
+    good, bad = WORDS.get(claim.group, (REPRODUCED, NOT_REPRODUCED))
+    outcome = next(outcome for outcome, parts in by_outcome.items() if parts)
+    whys = list(dict.fromkeys(part.why for part in by_outcome[outcome] if part.why))
+    if outcome == UNKNOWN:
+        whys = list(dict.fromkeys(part.why for part in by_outcome[UNKNOWN] if part.why and not part.lacking))
+        if any(part.lacking for part in by_outcome[UNKNOWN]):
+            whys.append(evidence.needs([model for model in claim.models if not evidence.used(model)]))
+    if outcome == YES and claim.group != "arithmetic":
+        whys = [f"all {len(checks)} checks hold" if len(checks) > 1 else "the check holds"]
+    verdict = {NO: bad, UNKNOWN: NOT_TESTABLE, OPEN: UNDECIDED, YES: good}[outcome]
+    return verdict, "; ".join(whys)
 
 
-def obstacles(claim, evidence):
-    """Say why a claim cannot be tested in this run, whatever its figures; empty if it can."""
-    if claim.needs == "training":
-        return evidence.obstacles(claim.models)
-    if claim.needs == "record":
-        return evidence.obstacles([m for m in claim.models if evidence.absence(m)])
-    if claim.needs == "data":
-        return evidence.data_obstacles()
-    return []
+def seen_of(claim, checks, evidence):
+    """Say what a shortened run saw of a claim, at which share of the training; never a verdict."""
+    share = evidence.shares(claim.models)
+    outcomes = {part.outcome for part in checks}
+    if not share or outcomes == {UNKNOWN}:
+        return ""
+    agrees = "disagrees" if NO in outcomes else "cannot be told" if outcomes & {OPEN, UNKNOWN} else "agrees"
+    return f"at {share} the direction {agrees}"
 
 
-def verdict_of(claim, findings, found_obstacles):
-    """Return verdict and reason from what the rules found.
-
-    Parameters
-    ----------
-    claim : Claim
-    findings : list of Finding
-        One a rule.
-    found_obstacles : list of str
-        Why the claim cannot be tested in this run.
-
-    Returns
-    -------
-    verdict, reason : str
-    """
-    if claim.kind == "contradiction":
-        excluded = any(finding.holds for finding in findings)
-        reason = "; ".join(finding.note for finding in findings)
-        if excluded:
-            return CONTRADICTED, reason
-        return NOT_TESTABLE, f"the sides do not exclude each other, so there is nothing to test: {reason}"
-    unknown = [finding.note for finding in findings if finding.holds is None and finding.note]
-    if found_obstacles:
-        return NOT_TESTABLE, "; ".join(found_obstacles)
-    if any(finding.holds is None for finding in findings):
-        return NOT_TESTABLE, "; ".join(dict.fromkeys(unknown)) or "the run left nothing to apply the rule to"
-    failed = [finding.note for finding in findings if not finding.holds]
-    if failed:
-        return NOT_REPRODUCED, "; ".join(dict.fromkeys(failed))
-    return REPRODUCED, "the rule holds" if len(findings) == 1 else f"all {len(findings)} rules hold"
+def beside_data(evidence):
+    """What the data are, in brackets, where they are not the known FER2013."""
+    found = evidence.fingerprint
+    if not found or found.get("known"):
+        return ""
+    return " (synthetic data)" if found.get("variant") == "synthetic" else " (data that are not the known FER2013)"
 
 
-def tally(claims):
-    """Count the verdicts.
-
-    Parameters
-    ----------
-    claims : DataFrame
-        As `judge` returns it.
-
-    Returns
-    -------
-    dict of str to int
-        Every verdict, those that nobody got too.
-    """
-    return {verdict: int((claims["verdict"] == verdict).sum()) for verdict in VERDICTS}
+# ---- what is made of the verdicts
 
 
-def write_csv(claims, folder):
-    """Write ``claims.csv``.
-
-    Parameters
-    ----------
-    claims : DataFrame
-        As `judge` returns it.
-    folder : path
-        The run's folder.
-
-    Returns
-    -------
-    Path
-        The file: ``id``, ``verdict``, ``thesis_value``, ``ours``, ``low``, ``high``, ``rule``, ``reason``.
-    """
+def write_csv(verdicts, folder):
+    """Write ``claims.csv`` into the run's folder; return its path."""
     path = Path(folder) / "claims.csv"
-    table = claims.rename(columns={"thesis": "thesis_value"})
+    columns = "id reading group verdict thesis_value ours low high rule reason seen marks".split()
     with replacing(path) as temporary:
-        table[["id", "verdict", "thesis_value", "ours", "low", "high", "rule", "reason"]].to_csv(
+        verdicts.rename(columns={"thesis": "thesis_value"})[columns].to_csv(
             temporary, index=False, float_format="%.6g", lineterminator="\n"
         )
     return path
 
 
-# ---- showing
+def telling(verdicts, n=3):
+    """Choose the rows that say most, one of each verdict in turn.
 
-#: Also part of the report's own style sheet, where the ids have their part's name in front.
-CSS = Path(__file__).with_name("claims.css")
+    Of the claims not reproduced the one farthest from the thesis's figure, of those reproduced the nearest (each as a
+    part of that figure), of the contradictions the one that touches most other claims.
+    """
+    ranked = verdicts.assign(touches=verdicts["id"].map(verdicts["see"].value_counts()).fillna(0))
+    orders = {
+        NOT_REPRODUCED: ranked.sort_values("difference", ascending=False, kind="stable"),
+        REPRODUCED: ranked.sort_values("difference", kind="stable"),
+        CONTRADICTED: ranked.sort_values(["touches", "difference"], ascending=False, kind="stable"),
+    }
+    queues = {verdict: list(order.index[order["verdict"] == verdict]) for verdict, order in orders.items()}
+    chosen = [queue.pop(0) for queue in queues.values() if queue][:n]
+    for verdict in (NOT_REPRODUCED, CONTRADICTED, REPRODUCED):
+        chosen += queues[verdict][: n - len(chosen)]
+    return verdicts.loc[chosen]
 
 
-def render(claims):
-    """Show the audit: a table a chapter, every row with the id ``claim-F01`` and so on.
-
-    A choice above the tables, plain HTML and CSS, shows the rows of one verdict alone. On a narrow screen each row
-    becomes a card; the tables keep their roles for screen readers.
-
-    Parameters
-    ----------
-    claims : DataFrame
-        As `judge` returns it.
+def key_findings(verdicts):
+    """The findings that explain most, as (id, sentence), where the verdicts show them.
 
     Returns
     -------
-    fer_utils.findings.figures.Displayable
+    list of (str, str)
     """
-    tables = "".join(
-        chapter_html(letter, title, claims[claims["id"].str.startswith(letter)])
-        for letter, title in CHAPTERS.items()
-        if claims["id"].str.startswith(letter).any()
-    )
-    intro = (
-        "<p>Figures are computed on PublicTest and PrivateTest together, validation curves too, since the thesis "
-        "calls the same 20% validation and test; only trainings that scored all of these images are judged. Seeds "
-        "are judged by their mean. "
-        "Intervals are 95% bootstrap intervals over images (DeLong's for an AUC), averaged over the seeds.</p>"
-    )
-    style = f"<style>{CSS.read_text(encoding='utf-8')}</style>"
-    markup = f'<div class="fer-audit">{style}{intro}{choice_html(tally(claims))}{tables}{tolerance_html()}</div>'
-    lines = [f"{row.id}  {row.verdict}: {row.statement}" for row in claims.itertuples()]
-    return Displayable(markup, "\n".join([sentence(claims), *lines]))
-
-
-def sentence(claims):
-    """``"63 claims: 2 reproduced, ..."``."""
-    return f"{len(claims)} claims: " + ", ".join(f"{n} {verdict}" for verdict, n in tally(claims).items())
-
-
-def choice_html(counts):
-    """Return the radio buttons that choose the verdict to show."""
-    options = [("all", f"all ({sum(counts.values())})")]
-    options += [(MARKS[verdict][1], f"{MARKS[verdict][0]} {verdict} ({n})") for verdict, n in counts.items()]
-    buttons = "".join(
-        f'<label for="audit-{name}"><input type="radio" name="audit-verdict" id="audit-{name}"'
-        f"{' checked' if name == 'all' else ''}> {html.escape(text)}</label>"
-        for name, text in options
-    )
-    return f"<fieldset><legend>Show claims that are</legend>{buttons}</fieldset>"
-
-
-def chapter_html(letter, title, claims):
-    """One chapter's table."""
-    head = "".join(
-        f'<th scope="col" role="columnheader" class="c{i}">{text}</th>'
-        for i, text in enumerate(("Claim", "Verdict", "Thesis", "Ours", "Rule and reason"), start=1)
-    )
-    rows = "".join(row_html(row) for row in claims.itertuples())
-    return (
-        f'<table role="table" id="claims-{letter.lower()}"><caption>{html.escape(title)}: '
-        f"{html.escape(sentence(claims))}</caption>"
-        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead><tbody role="rowgroup">{rows}</tbody></table>'
-    )
-
-
-def row_html(row):
-    """One claim's row."""
-    mark, name = MARKS[row.verdict]
-    links = ", ".join(link(anchor, figure_words(anchor)) for anchor in row.figure.split())
-    see = f"<p>See also {link(f'claim-{row.see}', row.see)}.</p>" if row.see else ""
-    shown = f"<p>Shown in {links}.</p>" if links else ""
-    return (
-        f'<tr role="row" id="claim-{html.escape(row.id)}" data-verdict="{name}">'
-        f'<th scope="row" role="rowheader"><b class="id">{html.escape(row.id)}</b> '
-        f'<span class="soft">{html.escape(row.kind)}; {html.escape(where_words(row.where))}</span><br>'
-        f"{html.escape(row.statement)}</th>"
-        f'<td role="cell"><span class="verdict {name}"><span aria-hidden="true">{mark} </span>'
-        f"{html.escape(row.verdict)}</span></td>"
-        f'<td role="cell" data-label="Thesis">{html.escape(row.thesis)}</td>'
-        f'<td role="cell" data-label="Ours">{html.escape(row.ours) or "–"}</td>'
-        f'<td role="cell"><p><b>Reason:</b> {html.escape(row.reason)}</p>'
-        f'<p class="soft"><b>Rule:</b> {html.escape(row.rule)}</p>{shown}{see}</td></tr>'
-    )
-
-
-def link(anchor, text):
-    """Return a link within the page."""
-    return f'<a href="#{html.escape(anchor)}">{html.escape(text)}</a>'
-
-
-def figure_words(anchor):
-    """``"Fig. 5.1"`` for ``"fig-5-1"``."""
-    kind, *numbers = anchor.split("-")
-    return f"{'Table' if kind == 'table' else 'Fig.'} {'.'.join(numbers)}"
-
-
-def tolerance_html():
-    """Tolerances with their justification."""
-    items = "".join(
-        f"<dt><b>{html.escape(name.replace('_', ' '))}</b>: {entry['value']}</dt>"
-        f"<dd>{html.escape(entry['because'])}</dd>"
-        for name, entry in load_tolerances().items()
-    )
-    return f"<p><b>Tolerances of the rules, and why</b></p><dl>{items}</dl>"
-
-
-def stated(claim):
-    """Return the numbers that the thesis gives in a claim."""
-    row = next(row for row in read_file(FILE)["claims"] if row["id"] == claim)
-    first = row["rules"][0]
-    names = {"S01": "parameters", "F01": "accuracy", "F29": "percent", "D01": "total", "D02": "counts"}
-    if claim == "F25":
-        return {"precision": [first["low"], first["high"]], "recall": row["rules"][1]["value"]}
-    return {names.get(claim, "value") if key == "value" else key: value for key, value in first.items()}
+    found = verdicts.set_index("id")
+    sentences = []
+    if found.at["F03", "verdict"] == CONSISTENT:
+        first, second = stated("F03")["accuracy"]
+        sentences.append(("F03", f"{first} and {second} are one confusion matrix: {found.at['F03', 'reason']}."))
+    if found.at["D12", "verdict"] == REPRODUCED:
+        total = stated("D12")["total"]
+        sentences.append(("D12", f"{total:,} is the dataset without disgust: {found.at['D12', 'ours']}."))
+    return sentences

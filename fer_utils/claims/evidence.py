@@ -1,19 +1,22 @@
-"""What a run has to say about a claim: its figures, what they were made from, and what keeps them from counting.
+"""What a run has to say about a claim: scores with resamples, learning curves, confusion cells, counts of images.
 
-A claim is judged on the thesis's own test set, the 20% that it calls both validation and test: PublicTest and
-PrivateTest together. Figures of several seeds are averaged; the interval is then the average of the seeds'
-intervals, which is that of one training, and the spread over the seeds stands beside it.
+Everything is computed on the thesis's own test set, the 20% that it calls both validation and test: PublicTest and
+PrivateTest together. Test images are resampled once for the whole run, so that differences between trainings are
+paired by image; with several seeds the seeds are resampled too.
 """
 
+import zlib
+from dataclasses import dataclass
+
 import numpy as np
-import pandas as pd
 
 from fer_utils import metrics
-from fer_utils.constants import CLASSES, THESIS_SETTINGS
+from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, THESIS_SETTINGS, USAGES
 from fer_utils.findings import statistics
-from fer_utils.words import listed
+from fer_utils.findings.results import command
+from fer_utils.words import listed, plural
 
-#: The thesis's four, as people read them; another model has its label in its record.
+#: The thesis's four models and the fourth's other name.
 LABELS = {
     "traditional_cnn": "Traditional CNN",
     "resnet50": "ResNet-50",
@@ -21,286 +24,300 @@ LABELS = {
     "mobilenet_v3": "MobileNet-V3",
     "mobilenet_v1": "MobileNet-V1",
 }
+FOUR = ("traditional_cnn", "resnet50", "vgg16", "mobilenet_v3")
 
-#: Models that the thesis starts from ImageNet weights (3.2.5.2 and 3.2.5.4).
+#: Models that the methods start from ImageNet weights (3.2.5.2 and 3.2.5.4), and the abstract from scratch (claim S08).
 PRETRAINED = ("resnet50", "mobilenet_v3")
 
-#: One over the part of the training's end that counts as the level at which a curve settles; a curve of fewer epochs
-#: has no such part.
+#: Both readings of claim S08, with ``weights.used`` of the trainings that belong to each.
+READINGS = {"from scratch": "none", "ImageNet weights": "imagenet"}
+
+#: Entries of ``config.yaml`` that stand for a model, the one to prefer first, by what follows the model's name.
+VARIANTS = ("", "_scratch", "_plain", "_thesis_protocol", "_float32")
+
+#: A curve settles at the mean of its last fifth; a curve of fewer epochs has none.
 TAIL = 5
+
+#: Images that the thesis's training split holds, by Kaggle's listing: what a shortened run has a share of.
+TRAINING_IMAGES = 28_709
+
+
+class Untestable(Exception):
+    """A figure that this run cannot give: ``models`` that lack a training that counts, or the reason."""
+
+    def __init__(self, reason="", models=()):
+        super().__init__(reason)
+        self.reason, self.models = reason, tuple(models)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure as the mean over the seeds, its bootstrap draws, and its value for each seed."""
+
+    value: float
+    draws: np.ndarray
+    seeds: tuple
+
+    def interval(self, level=0.95):
+        """Lower and upper end of the percentile interval."""
+        low, high = statistics.percentile_interval(self.draws, level)
+        return float(low), float(high)
+
+    def __sub__(self, other):
+        return Score(self.value - other.value, self.draws - other.draws, ())
 
 
 def tail(values):
-    """Last fifth of a curve, at least one epoch.
-
-    Parameters
-    ----------
-    values : sequence of float, shape (epochs,)
-
-    Returns
-    -------
-    ndarray of float
-    """
+    """Last fifth of a curve, at least one epoch."""
     values = np.asarray(values, dtype=float)
     return values[-max(1, -(-len(values) // TAIL)) :]
 
 
-def weights_reason(result):
-    """Say why a training did not start from ImageNet weights, without the details of the error."""
-    reason = result.record["weights"]["reason"]
-    return reason.partition(" (")[0] if reason else f"weights: {result.record['weights']['requested']} was asked for"
-
-
 def number(value, digits=3):
-    """Write a number with so many decimals; an en dash where there is none."""
+    """Write a number with so many decimals; an en dash for None and NaN."""
     return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
 
 
-def seeds_option(run):
-    """Return the words of a command that keep the run's seeds; none where it has seed 0 alone, the default."""
-    seeds = sorted({result.seed for result in run.models})
-    return ["--seeds", ",".join(map(str, seeds))] if seeds not in ([], [0]) else []
+def settings_that_differ(result):
+    """``"batch_size 32"`` for each hyperparameter that is not Table 5.1's."""
+    parameters = result.record["parameters"]
+    return [
+        f"{name} {parameters.get(name)}" for name, value in THESIS_SETTINGS.items() if parameters.get(name) != value
+    ]
+
+
+def share_of_training(result):
+    """Image presentations of a training as a share of the thesis's 45 epochs on all training images."""
+    seen = result.record["epochs"]["run"] * result.record["split"]["train"]
+    return seen / (THESIS_SETTINGS["epochs"] * TRAINING_IMAGES)
 
 
 class Evidence:
-    """A run, asked for figures; each is computed once.
+    """A run, asked for figures under one reading of the thesis.
 
     Parameters
     ----------
     run : fer_utils.findings.results.Run
+    reading : {"", "from scratch", "ImageNet weights"}
+        Which trainings of the `PRETRAINED` models count; "" for claims that do not ask.
+    loose : bool
+        Take any data and any length of training: for what was seen beside a claim that cannot be tested.
+    resamples : int
+    cache : dict, optional
+        Shared by the readings of one run; figures are computed once.
     """
 
-    def __init__(self, run):
-        self.run = run
-        self.known_figures = {}
+    def __init__(self, run, reading="", *, loose=False, resamples=statistics.RESAMPLES, cache=None):
+        self.run, self.reading, self.loose, self.resamples = run, reading, loose, resamples
+        self.cache = {} if cache is None else cache
 
     def once(self, key, compute):
         """Return what was computed under this key before, or compute it."""
-        if key not in self.known_figures:
-            self.known_figures[key] = compute()
-        return self.known_figures[key]
+        if key not in self.cache:
+            self.cache[key] = compute()
+        return self.cache[key]
 
     # ---- trainings
 
-    def label(self, model):
-        """Name that people read."""
-        found = self.run.by_name(model)
-        return found[0].label if found else LABELS.get(model, model)
+    def of_reading(self, model):
+        """Finished trainings of a model that belong to the reading, by variant."""
+        wanted = READINGS.get(self.reading) if model in PRETRAINED else None
+        for variant in VARIANTS:
+            found = self.run.by_name(model + variant)
+            found = [result for result in found if wanted in (None, result.record["weights"]["used"])]
+            if found:
+                yield found
 
-    def counts(self, result):
-        """Whether a training can be held against the thesis."""
-        return not self.kind_of_run(result)
-
-    def results(self, model):
-        """Trainings of a model, one a seed: those that count, or, where none does, all."""
-        found = self.run.by_name(model)
-        return [result for result in found if self.counts(result)] or found
-
-    def kind_of_run(self, result):
-        """Say what keeps one training from being held against the thesis; empty if nothing does.
-
-        Returns
-        -------
-        dict of str to str
-            By what is wrong (``data``, ``profile``, ``settings``, ``weights``), for example
-            ``{"profile": "quick run", "weights": "random initialisation"}``.
-        """
-        record = result.record
-        parameters = record["parameters"]
-        other = [f"{name} {parameters.get(name)}" for name, v in THESIS_SETTINGS.items() if parameters.get(name) != v]
-        found = {}
-        if record["synthetic"] or record["data"]["variant"] == "synthetic":
-            found["data"] = "synthetic data"
-        elif not record["data"]["known"]:
-            found["data"] = f"data that are not the known FER2013 ({record['data']['variant']})"
-        if record["profile"] != "paper":
-            found["profile"] = f"{record['profile']} run"
-        elif record["shortened"]:
-            found["profile"] = "shortened run"
-        elif other:
+    def obstacles(self, result):
+        """Why a training's figures cannot be held against the thesis's, by kind; empty if they can."""
+        found, other = dict(result.reasons), settings_that_differ(result)
+        if other and "shortened" not in found:
             found["settings"] = f"other hyperparameters than Table 5.1's ({', '.join(other)})"
-        if result.model in PRETRAINED and not result.pretrained:
-            random = record["weights"]["used"] == "none"
-            found["weights"] = "random initialisation" if random else "weights from a file of unknown origin"
         return found
 
-    def beside(self, models):
-        """Return what our figure is, in brackets, where it is not one that counts: ``" (quick run)"``."""
-        results = [result for model in models for result in self.results(model)]
-        kinds = [kind for result in results for kind in self.kind_of_run(result).values()]
-        return f" ({', '.join(dict.fromkeys(kinds))})" if kinds else ""
+    def trainings(self, model):
+        """Trainings of a model that count, one per seed; the first variant that has any.
 
-    def obstacles(self, models):
-        """Say why claims about these models cannot be tested in this run.
-
-        Returns
-        -------
-        list of str
-            What is wrong with which models, then the command that makes it good; empty if each model has a
-            training that counts.
+        Raises
+        ------
+        Untestable
+            If there is none.
         """
-        causes = {model: self.causes(model) for model in models}
-        lacking = [model for model in models if causes[model]]
-        if not lacking:
-            return []
+        for found in self.of_reading(model):
+            counting = [result for result in found if self.loose or not self.obstacles(result)]
+            if counting:
+                return counting
+        raise Untestable(models=[model])
+
+    def built(self, model):
+        """The first training of a model whatever its length, data and weights: for what its network is."""
+        for variant in VARIANTS:
+            if found := self.run.by_name(model + variant):
+                return found[0]
+        raise Untestable(models=[model])
+
+    def label(self, model):
+        """Name that people read."""
+        return LABELS.get(model, model)
+
+    def cause(self, model):
+        """Say why no training of a model counts, and what is wrong, by kind."""
+        for found in self.of_reading(model):
+            kinds = self.obstacles(found[0])
+            return ", ".join(kinds.values()), set(kinds)
+        others = [result for variant in VARIANTS for result in self.run.by_name(model + variant)]
+        if others:
+            reason = (others[0].record["weights"].get("reason") or "").partition(" (")[0]
+            return f"not trained from {self.start()}" + (f" ({reason})" if reason else ""), {"weights"}
+        failed = [failure for failure in self.run.failures if failure["model"].startswith(model)]
+        return f"failed ({failed[0].get('error')})" if failed else "not run", {"absent"}
+
+    def start(self):
+        """What the reading's trainings start from, in words."""
+        return "random values" if self.reading == "from scratch" else "ImageNet weights"
+
+    def needs(self, models):
+        """Say what is missing for these models, and the command that makes it."""
+        causes = {model: self.cause(model) for model in models}
         groups = {}
-        for model in lacking:
-            groups.setdefault(", ".join(causes[model].values()), []).append(self.label(model))
-        kinds = {kind for model in lacking for kind in causes[model]}
-        said = [f"{', '.join(labels)}: {text}" for text, labels in groups.items()]
-        return [*said, f"needs {self.remedy(kinds, lacking)}"]
+        for model, (text, _) in causes.items():
+            groups.setdefault(text, []).append(self.label(model))
+        kinds = set().union(*(kinds for _, kinds in causes.values()))
+        scratch = self.reading == "from scratch"
+        names = [model + "_scratch" * (scratch and model in PRETRAINED) for model in models]
+        weights = not scratch and "weights" in kinds and any(model in PRETRAINED for model in models)
+        data = "PATH" if "data" in kinds else None
+        before = ["the known FER2013 at PATH"] * bool(data) + ["Keras's ImageNet weights within reach"] * weights
+        said = "; ".join(f"{listed(labels)}: {text}" for text, labels in groups.items())
+        words = f"{listed(before)}, then " if before else ""
+        return f"{said}; needs {words}{command(self.run, names, profile='paper', data=data)}"
 
-    def causes(self, model):
-        """Say what keeps a model from being tested, by what is wrong; empty if a training of it counts."""
-        found = self.run.by_name(model)
-        if not found:
-            return self.absence(model)
-        if any(self.counts(result) for result in found):
-            return {}
-        causes = self.kind_of_run(found[0])
-        if causes.get("weights") == "random initialisation":
-            causes["weights"] = f"our figure, from random initialisation ({weights_reason(found[0])})"
-        return causes
+    # ---- resampled test images
 
-    def remedy(self, causes, models):
-        """Return what a claim about these models needs, then the command that makes it.
-
-        Parameters
-        ----------
-        causes : collection of str
-            What is wrong: ``absent``, ``data``, ``profile``, ``settings``, ``weights``.
-        models : list of str
-
-        Returns
-        -------
-        str
-        """
-        # A later call reports on the models that it names, so those of this run are named again.
-        kept = [r.model for r in self.run.models] if self.run.plan.get("profile") == "paper" else []
-        command = f"./run_all.sh --profile paper --models {','.join(dict.fromkeys([*kept, *models]))}"
-        command += "".join(f" {word}" for word in seeds_option(self.run))
-        needs = []
-        if "data" in causes:
-            needs.append("the known FER2013 at PATH")
-            command += " --data PATH"
-        if "weights" in causes:
-            needs.append("Keras's ImageNet weights within reach")
-        return f"{listed(needs)}, then {command}" if needs else command
-
-    def absence(self, model):
-        """Say why there is no training of a model; empty if there is one."""
-        if self.run.by_name(model):
-            return {}
-        errors = [failure.get("error", "") for failure in self.run.failures if failure.get("model") == model]
-        return {"absent": f"failed ({errors[0] or 'no message'})" if errors else "not run"}
-
-    # ---- figures of trainings; lists have one entry a seed
-
-    def counted(self, result):
-        """Metrics of one training on the thesis's test set, and their bootstrap resamples; None without images."""
+    def weights(self, key, n):
+        """How often each test image is drawn in each resample, shape (resamples, n); equal for equal images."""
 
         def compute():
-            y_true, y_proba = result.select("test")
-            if len(y_true) == 0:
-                return None
-            counts = statistics.outcome_counts(y_true, y_proba)
-            draws = statistics.counted_metrics(statistics.resampled_counts(counts))
-            return statistics.counted_metrics(counts), draws
+            drawn = np.random.default_rng(key).multinomial(n, np.full(n, 1 / n), size=self.resamples)
+            return drawn.astype(np.float32)
 
-        return self.once(("counted", result.model, result.seed), compute)
+        return self.once(("weights", key, n), compute)
+
+    def scored(self, result):
+        """Every figure of one training on the test images: dict of name to (value, draws); confusion counts, too.
+
+        Names are those of `fer_utils.findings.statistics.COUNTED`, the same with ``balanced_`` in front (all classes
+        weighted alike), ``loss``, ``auc_<class>`` and ``mean_auc``.
+        """
+        return self.once(("scored", result.model, result.seed), lambda: self.compute_scores(result))
+
+    def compute_scores(self, result):
+        """See `scored`. AUCs are resampled through DeLong's components, to first order."""
+        table = result.predictions[result.mask("test")].sort_values("id", kind="stable")
+        n = len(table)
+        if n == 0:
+            raise Untestable("no test images were predicted")
+        y_true = table["label"].to_numpy(dtype=np.int64)
+        y_proba = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float32)
+        weights = self.weights(zlib.crc32("\n".join(table["id"]).encode()), n)
+        best = y_proba.argmax(axis=1)
+        cell = (y_true * 7 + best) * 2 + (y_proba.max(axis=1) > metrics.THRESHOLD)
+        drawn = weights @ np.eye(98, dtype=np.float32)[cell]
+        counts = np.vstack([np.bincount(cell, minlength=98)[None], drawn]).reshape(-1, 7, 7, 2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            balanced = np.nan_to_num(counts / counts.sum(axis=(-1, -2), keepdims=True))
+        found = {}
+        for prefix, array in (("", counts), ("balanced_", balanced)):
+            values = statistics.counted_metrics(array)
+            found |= {prefix + name: (float(values[name][0]), values[name][1:]) for name in statistics.COUNTED}
+        losses = -np.log(np.clip(y_proba[np.arange(n), y_true].astype(float), 1e-7, 1 - 1e-7))
+        found["loss"] = (float(losses.mean()), weights @ losses / n)
+        influence = np.zeros(n)
+        for k, name in enumerate(CLASSES):
+            own = y_true == k
+            if not 0 < own.sum() < n:
+                influence[:] = np.nan
+                continue
+            of_own = statistics.placements(y_proba[own, k], y_proba[~own, k])
+            of_others = 1 - statistics.placements(y_proba[~own, k], y_proba[own, k])
+            part = np.zeros(n)
+            part[own], part[~own] = (of_own - of_own.mean()) / own.sum(), (of_others - of_own.mean()) / (~own).sum()
+            found[f"auc_{name}"] = (float(of_own.mean()), of_own.mean() + weights @ part)
+            influence += part / len(CLASSES)
+        if not np.isnan(influence).any():
+            mean = float(np.mean([found[f"auc_{name}"][0] for name in CLASSES]))
+            found["mean_auc"] = (mean, mean + weights @ influence)
+        found["confusion"] = counts[0].sum(axis=-1)
+        return found
+
+    def combine(self, model, pairs):
+        """One `Score` from (value, draws) of each seed; seeds are resampled with the images."""
+        values, draws = [value for value, _ in pairs], np.stack([draw for _, draw in pairs])
+        if len(pairs) > 1:
+            rng = np.random.default_rng(zlib.crc32(model.encode()))
+            picked = rng.integers(len(pairs), size=draws.T.shape)
+            draws = np.take_along_axis(draws.T, picked, axis=1).T
+        return Score(float(np.mean(values)), draws.mean(axis=0), tuple(values))
 
     def score(self, model, metric):
-        """Mean of a metric over the seeds, with its 95% bootstrap interval.
+        """A figure on the test images; see `scored` for the names."""
+        found = [self.scored(result) for result in self.trainings(model)]
+        if any(metric not in table for table in found):
+            raise Untestable(f"no {metric} of {self.label(model)}: a class has no test image")
+        return self.combine(model, [table[metric] for table in found])
 
-        Parameters
-        ----------
-        model : str
-        metric : str
-            One of `fer_utils.findings.statistics.COUNTED`.
+    def train_auc(self, model):
+        """Mean one-vs-rest AUC on the training images; these are no sample, so only seeds vary."""
+        areas = []
+        for result in self.trainings(model):
+            table = self.once(
+                ("train", result.model, result.seed), lambda r=result: metrics.class_auc(*r.select("train"))
+            )
+            if None in table.values():
+                raise Untestable(f"no AUC of {self.label(model)} in every class of the training images")
+            areas.append(float(np.mean(list(table.values()))))
+        return self.combine(model, [(area, np.full(self.resamples, area)) for area in areas])
 
-        Returns
-        -------
-        value, low, high : float
-            None for each where there is nothing to score.
-        values : list of float
-            One a seed.
-        """
-        found = [self.counted(result) for result in self.results(model)]
-        found = [pair for pair in found if pair is not None]
-        if not found:
-            return None, None, None, []
-        values = [float(value[metric]) for value, _ in found]
-        bounds = np.mean([statistics.percentile_interval(draws[metric]) for _, draws in found], axis=0)
-        return float(np.mean(values)), float(bounds[0]), float(bounds[1]), values
+    def confusion(self, model):
+        """Confusion matrix as shares of the true class, mean over the seeds, and the images of each class."""
+        tables = [self.scored(result)["confusion"] for result in self.trainings(model)]
+        n = tables[0].sum(axis=1)
+        if not n.all():
+            raise Untestable("a class has no test image")
+        return np.mean([table / table.sum(axis=1, keepdims=True) for table in tables], axis=0), n
 
-    def auc(self, model, part="test"):
-        """Mean one-vs-rest AUC of each class over the seeds; None where it is not defined."""
+    def discordance(self, model, other):
+        """Share of the test images that only one of two trainings classifies rightly, and the number of images."""
+        sides = []
+        for name in (model, other):
+            result = self.trainings(name)[0]
+            table = result.predictions[result.mask("test")].set_index("id")
+            right = table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1) == table["label"]
+            sides.append(right)
+        ours, theirs = sides[0].align(sides[1], join="inner")
+        return (float((ours != theirs).mean()), len(ours)) if len(ours) else (0.0, 0)
 
-        def compute(result):
-            return self.once(("auc", result.model, result.seed, part), lambda: metrics.class_auc(*result.select(part)))
-
-        tables = [compute(result) for result in self.results(model)]
-        return {
-            name: float(np.mean([table[name] for table in tables]))
-            if tables and all(table[name] is not None for table in tables)
-            else None
-            for name in CLASSES
-        }
-
-    def auc_interval(self, model, name):
-        """DeLong's 95% interval of one class's AUC on the thesis's test set, averaged over the seeds."""
-        k = CLASSES.index(name)
-        bounds = []
-        for result in self.results(model):
-            y_true, y_proba = result.select("test")
-            bounds.append(statistics.auc_interval(y_proba[y_true == k, k], y_proba[y_true != k, k])[1:])
-        low, high = np.mean(bounds, axis=0)
-        return float(low), float(high)
-
-    def mean_auc(self, model, part="test"):
-        """Mean over the classes of the one-vs-rest AUC; None where a class has none."""
-        values = list(self.auc(model, part).values())
-        return None if None in values else float(np.mean(values))
+    # ---- learning curves
 
     def curves(self, model, column):
-        """One array of values over the epochs for each seed."""
-        return [result.history[column].to_numpy(dtype=float) for result in self.results(model)]
+        """One array over the epochs for each seed; five epochs at least."""
+        found = [result.history[column].to_numpy(dtype=float) for result in self.trainings(model)]
+        if any(len(curve) < TAIL for curve in found):
+            raise Untestable(f"a curve of fewer than {TAIL} epochs does not settle")
+        return found
 
-    def too_short(self, models):
-        """Whether a training of these models has too few epochs for its curves to settle."""
-        return any(len(result.history) < TAIL for model in models for result in self.results(model))
+    def level(self, model, column):
+        """Where a curve settles, the mean of its last fifth.
 
-    def settled(self, model, column):
-        """Return the level at which a curve settles, the mean of its last fifth; None without runs."""
-        levels = [float(tail(curve).mean()) for curve in self.curves(model, column)]
-        return float(np.mean(levels)) if levels else None
-
-    def confusion(self, model, per_class):
-        """Confusion matrix in percent of the true class, on the balanced sample of Fig. 5.8, averaged over seeds.
-
-        Parameters
-        ----------
-        model : str
-        per_class : int
-            Images a class; a class that has fewer in the test set gives all it has.
-
-        Returns
-        -------
-        percent : DataFrame, shape (7, 7)
-            True classes down, predicted ones across.
-        n : Series of int, length 7
-            Images of each class in the sample.
+        A validation level gets the sampling spread of the same figure of the kept epoch, whose predictions are there;
+        a training level is that of the images trained on, which are no sample.
         """
-        tables = []
-        for result in self.results(model):
-            y_true, y_proba = result.select("test")
-            sample = statistics.balanced_sample(y_true, per_class)
-            tables.append(statistics.confusion(y_true[sample], y_proba[sample].argmax(axis=1)))
-        every = pd.concat(tables)
-        cells = every.groupby(["true", "predicted"])["percent"].mean().unstack()
-        n = tables[0].groupby("true")["n"].sum()
-        order = list(CLASSES)
-        return cells.loc[order, order], n[order]
+        levels = [float(tail(curve).mean()) for curve in self.curves(model, column)]
+        if not column.startswith("test_"):
+            return self.combine(model, [(level, np.full(self.resamples, level)) for level in levels])
+        kept = [self.scored(result)[column.removeprefix("test_")] for result in self.trainings(model)]
+        pairs = [(level, level + draws - value) for level, (value, draws) in zip(levels, kept, strict=True)]
+        return self.combine(model, pairs)
 
     # ---- the dataset
 
@@ -309,25 +326,35 @@ class Evidence:
         """What the dataset notebook found; empty if it was not run."""
         return self.run.dataset.get("fingerprint", {})
 
-    def data_obstacles(self):
-        """Say why claims about the dataset cannot be tested in this run; empty if they can."""
-        if not self.fingerprint:
-            return ["the dataset notebook was not run; needs ./run_all.sh --data PATH"]
-        if not self.fingerprint["known"]:
-            what = self.fingerprint["description"].rstrip(".")
-            return [f"{what}; needs the known FER2013: ./run_all.sh --data PATH"]
-        return []
-
-    def beside_data(self):
-        """Return what the data are, in brackets, where they are not the known FER2013."""
-        if not self.fingerprint or self.fingerprint["known"]:
-            return ""
-        synthetic = self.fingerprint["variant"] == "synthetic"
-        return " (synthetic data)" if synthetic else " (data that are not the known FER2013)"
-
-    def class_counts(self, usages):
-        """Images of each class in the given parts; empty if the dataset notebook was not run."""
-        counts = self.fingerprint.get("counts", {})
-        if not counts:
-            return {}
+    def counts(self, usages=USAGES):
+        """Images of each class in the given parts of the known FER2013."""
+        if not self.fingerprint.get("counts"):
+            raise Untestable("the dataset notebook was not run; needs ./run_all.sh --data PATH")
+        if not (self.loose or self.fingerprint.get("known")):
+            what = self.fingerprint.get("description", "other data").rstrip(".")
+            raise Untestable(f"{what}; needs the known FER2013: ./run_all.sh --data PATH")
+        counts = self.fingerprint["counts"]
         return {name: sum(counts.get(usage, {}).get(name, 0) for usage in usages) for name in CLASSES}
+
+    # ---- how a shortened run is described
+
+    def beside(self, models):
+        """``" (shortened run (3 of 45 epochs, ...))"`` where our figure is not one that counts."""
+        found = [text for model in models for result in self.used(model) for text in self.obstacles(result).values()]
+        return f" ({'; '.join(dict.fromkeys(found))})" if found else ""
+
+    def used(self, model):
+        """`trainings`, or none."""
+        try:
+            return self.trainings(model)
+        except Untestable:
+            return []
+
+    def shares(self, models):
+        """``"0.02% of the training (3 of 45 epochs, 63 training images)"`` of shortened trainings; else empty."""
+        results = [result for model in models for result in self.used(model)]
+        if not results or any(set(self.obstacles(result)) - {"shortened", "settings"} for result in results):
+            return ""
+        shares = [share_of_training(result) for result in results]
+        ends = " to ".join(dict.fromkeys(f"{share:.3g}%" for share in (100 * min(shares), 100 * max(shares))))
+        return f"{ends} of the training ({plural(len(results), 'training')})"
