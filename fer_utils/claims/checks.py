@@ -1,9 +1,9 @@
 """What a claim is made of: checks, each with an outcome, our figure and the reason.
 
-A check holds (`YES`), is refuted (`NO`), is open because the interval reaches over the edge (`OPEN`), or cannot be told
-from this run (`UNKNOWN`). A value holds when its 90% interval lies within the tolerance and is refuted when the
-interval lies outside: two one-sided tests at 5%. An order holds, or is refuted, when the interval of the paired
-difference leaves out zero.
+A check holds (`YES`), is refuted (`NO`), is open because the interval reaches over the edge (`OPEN`), or cannot be
+told from this run (`UNKNOWN`). A value holds when its 90% interval lies within the tolerance and is refuted when the interval
+lies outside: two one-sided tests at 5%. An order holds, or is refuted, when the interval of the paired difference
+leaves out zero.
 """
 
 import functools
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from fer_utils.claims.evidence import Untestable, number
+from fer_utils.claims.evidence import Score, Untestable, number
 from fer_utils.constants import CLASSES
 from fer_utils.words import interval, listed
 
@@ -24,27 +24,16 @@ EPS = 1e-9
 #: Chance of a wrong decision of each one-sided test, and the power for which sample sizes are worked out.
 ALPHA, POWER = 0.05, 0.80
 
-WORDS = {"auc": "AUC", "f1": "F1", "mean_auc": "mean AUC"}
+WORDS = {"auc": "AUC", "f1": "F1"}
+
+#: Every claim's function by the claim's id; the modules of claims fill it.
+JUDGES = {}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One part of a claim.
-
-    Attributes
-    ----------
-    outcome : {"yes", "no", "open", "unknown"}
-    ours : str
-        Our figure, for people.
-    why : str
-        Why it has this outcome.
-    low, high : float or None
-        95% interval of the figure.
-    difference : float or None
-        How far ours is from the thesis's, as a part of the thesis's.
-    lacking : tuple of str
-        Models without a training that counts.
-    """
+    """One part of a claim: outcome, our figure in words, why, its 95% interval, its distance from the thesis's figure
+    as a part of that, and the models that lack a training that counts."""  # noqa: D205, D209
 
     outcome: str
     ours: str = ""
@@ -55,12 +44,11 @@ class Check:
     lacking: tuple = ()
 
 
-#: Every claim's function by the claim's id; the modules of claims fill it.
-JUDGES = {}
-
-
 def judges(*ids):
-    """Register a function as what judges these claims; the first line of its docstring is shown as the rule."""
+    """Register a function ``(evidence, claim)`` for these claims; its docstring's first paragraph is shown as the rule.
+
+    It returns a `Check` or a list of them, or raises `Untestable`.
+    """
 
     def register(function):
         JUDGES.update(dict.fromkeys(ids, function))
@@ -70,7 +58,7 @@ def judges(*ids):
 
 
 def check(function):
-    """Let a function that cannot get its figures return what it lacks."""
+    """Let one check of several that cannot get its figures say what it lacks."""
 
     @functools.wraps(function)
     def guarded(*arguments, **options):
@@ -82,9 +70,9 @@ def check(function):
     return guarded
 
 
-def fact(holds, ours="", why="", *, wrong="", **more):
+def fact(holds, ours="", why="", *, wrong="", difference=None):
     """A check of something that has no sampling error; `wrong` is the reason where it does not hold."""
-    return Check(YES if holds else NO, ours, (wrong if wrong and not holds else why) or ours, **more)
+    return Check(YES if holds else NO, ours, (wrong if wrong and not holds else why) or ours, difference=difference)
 
 
 def unknown(why, ours=""):
@@ -93,18 +81,8 @@ def unknown(why, ours=""):
 
 
 def named(metric):
-    """``"macro F1"`` for ``"macro_f1"``."""
-    return " ".join(WORDS.get(word, word) for word in (["mean_auc"] if metric == "mean_auc" else metric.split("_")))
-
-
-def curve_name(column):
-    """``"validation loss"`` for ``"test_loss"``: the thesis calls its test set so."""
-    return f"validation {named(column[5:])}" if column.startswith("test_") else f"training {named(column)}"
-
-
-def over_seeds(seeds):
-    """``", 3 seeds 0.668 to 0.675"``; nothing for one seed."""
-    return f", {len(seeds)} seeds {number(min(seeds))} to {number(max(seeds))}" if len(seeds) > 1 else ""
+    """``"macro F1"`` for ``"macro_f1"``; ``"validation loss"`` for ``"test_loss"``: the thesis calls its test set so."""
+    return " ".join(WORDS.get(word, word) for word in metric.replace("test_", "validation_").split("_"))
 
 
 # ---- values
@@ -116,11 +94,12 @@ def inside(score, low, high, words):
     outside = b < low - EPS or a > high + EPS
     outcome = YES if a >= low - EPS and b <= high + EPS else NO if outside else OPEN
     place = {YES: "lies within", NO: "lies outside", OPEN: "reaches over the edge of"}[outcome]
-    middle = (low + high) / 2
+    middle, seeds = (low + high) / 2, score.seeds
+    many = f", {len(seeds)} seeds {number(min(seeds))} to {number(max(seeds))}" if len(seeds) > 1 else ""
     spread = f"90% interval {number(a)} to {number(b)} " if b > a else ""
     return Check(
         outcome,
-        f"{words} {interval(score.value, *score.interval())}{over_seeds(score.seeds)}",
+        f"{words} {interval(score.value, *score.interval())}{many}",
         f"{words} {number(score.value)}: {spread}{place} {number(low)} to {number(high)}",
         *score.interval(),
         abs(score.value - middle) / middle if middle else None,
@@ -134,68 +113,66 @@ def near(e, model, metric, value, tolerance):
 
 
 @check
-def settles(e, model, column, low, high, tolerance):
-    """A curve settles between two levels, within the tolerance of either."""
-    return inside(e.level(model, column), low - tolerance, high + tolerance, curve_name(column))
+def settles(e, model, column, level, tolerance):
+    """A curve settles at a level, or between two, within the tolerance."""
+    low, high = level if isinstance(level, list) else (level, level)
+    words = named(column) if column.startswith("test_") else f"training {named(column)}"
+    return inside(e.level(model, column), low - tolerance, high + tolerance, words)
 
 
 @check
-def close(e, model, column, tolerance):
+def close(e, model, metric, tolerance):
     """Training and validation curve of a metric settle within the tolerance of each other."""
-    gap = e.level(model, f"test_{column}") - e.level(model, column)
-    return inside(gap, -tolerance, tolerance, f"validation less training {named(column)}")
+    gap = e.level(model, f"test_{metric}") - e.level(model, metric)
+    return inside(gap, -tolerance, tolerance, f"validation less training {named(metric)}")
 
 
-def either(checks):
+def either(*checks):
     """One of several readings: holds if one does, refuted if all are."""
     outcomes = [part.outcome for part in checks]
     outcome = next((o for o in (YES, UNKNOWN, OPEN) if o in outcomes), NO)
-    best = next(part for part in checks if part.outcome == outcome)
-    texts = dict.fromkeys(part.ours for part in checks if part.ours)
-    whys = "; ".join(dict.fromkeys(part.why for part in checks if part.why))
-    return Check(outcome, ", ".join(texts), whys, best.low, best.high, best.difference, best.lacking)
+    best = checks[outcomes.index(outcome)]
+    ours, why = (dict.fromkeys(getattr(part, name) for part in checks) for name in ("ours", "why"))
+    whys = "; ".join(filter(None, why))
+    return Check(outcome, ", ".join(filter(None, ours)), whys, best.low, best.high, best.difference, best.lacking)
 
 
 # ---- orders
 
 
 def compare(difference, comparisons=1):
-    """Outcome of "the first is larger", from draws of the paired difference."""
+    """Outcome of "the first is larger", from the paired difference; Bonferroni's correction for several."""
     low, high = difference.interval(1 - ALPHA / comparisons)
     return YES if low > EPS else NO if high < -EPS else OPEN
 
 
 @check
-def above(e, words, first, second):
-    """The first of two named scores is larger; each is (name, function without arguments)."""
-    (name, ours), (other, theirs) = first, second
-    difference = ours() - theirs()
-    low, high = difference.interval()
-    return Check(
-        compare(difference),
-        f"{words}: {name} {number(ours().value)}, {other} {number(theirs().value)}",
-        f"{name} less {other}: {difference.value:+.3f} [{low:+.3f}, {high:+.3f}]",
-    )
+def above(words, first, second):
+    """The first of two scores is larger; each side is (name, function that returns it)."""
+    (name, ours), (other, theirs) = [(name, score()) for name, score in (first, second)]
+    gap = ours - theirs
+    text = f"{words}: {name} {number(ours.value)}, {other} {number(theirs.value)}"
+    return Check(compare(gap), text, f"{name} less {other}: {signed(gap, 0.95)}")
+
+
+def signed(gap, level):
+    """``"+0.021 [+0.010, +0.032]"``."""
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(gap.value, *gap.interval(level))
 
 
 def falls_below(e, model, column, other):
-    """Two curves of one model: the first settles below the second."""
-    sides = [(curve_name(c), lambda c=c: e.level(model, c)) for c in (other, column)]
-    return above(e, e.label(model), *sides)
+    """The first of two curves of one model settles below the second."""
+    sides = [(named(c), lambda c=c: e.level(model, c)) for c in (other, column)]
+    return above(e.label(model), *sides)
 
 
 @check
 def first_of(e, model, others, score, words, highest=True, margin=0.0):
-    """A model is first (or last) of several by a score; refuted as soon as one that is there beats it.
+    """A model is first (or last) of several by ``score(model)``; refuted as soon as one that is there beats it.
 
-    Parameters
-    ----------
-    score : function
-        Model to `Score`.
-    margin : float
-        By how much another may be ahead.
+    Another may be ahead by `margin`. Where two cannot be told apart, what the test images could tell apart is said.
     """
-    ours, found, lacking = score(model), {}, []
+    found, lacking = {model: score(model)}, []
     for other in others:
         try:
             found[other] = score(other)
@@ -203,65 +180,39 @@ def first_of(e, model, others, score, words, highest=True, margin=0.0):
             if not error.models:
                 raise
             lacking += error.models
-    sign = 1 if highest else -1
-    order = sorted([model, *found], key=lambda m: sign * -(ours if m == model else found[m]).value)
-    values = {m: (ours if m == model else found[m]).value for m in order}
-    text = f"{words}: " + ", ".join(f"{e.label(m)} {number(values[m])}" for m in order)
-    outcomes, whys = {}, []
-    for other, theirs in found.items():
-        gap = ours - theirs if highest else theirs - ours
-        shifted = type(gap)(gap.value + margin, gap.draws + margin, ())
-        outcomes[other] = compare(shifted, len(others))
-        low, high = gap.interval(1 - ALPHA / len(others))
-        if outcomes[other] != YES:
-            side = {NO: "is ahead", OPEN: "cannot be told apart"}[outcomes[other]]
-            bounds = (
-                f"{sign * gap.value:+.3f} [{min(sign * low, sign * high):+.3f}, {max(sign * low, sign * high):+.3f}]"
-            )
-            whys.append(f"{e.label(other)} {side}: {e.label(model)} differs by {bounds}{power(e, model, other)}")
-    outcome = NO if NO in outcomes.values() else UNKNOWN if lacking else OPEN if OPEN in outcomes.values() else YES
-    ahead = f"{e.label(model)} is {'highest' if highest else 'lowest'} by {words}"
-    return Check(outcome, text, "; ".join(whys) or ahead, lacking=tuple(lacking))
+    outcomes, whys = [], []
+    for other in set(found) - {model}:
+        gap = found[model] - found[other] if highest else found[other] - found[model]
+        outcomes.append(compare(Score(gap.value + margin, gap.draws + margin, ()), len(others)))
+        if outcomes[-1] != YES:
+            side = "is ahead of" if outcomes[-1] == NO else "cannot be told from"
+            gap = gap if highest else found[model] - found[other]
+            by = signed(gap, 1 - ALPHA / len(others))
+            whys.append(f"{e.label(other)} {side} {e.label(model)}, which differs by {by}{power(e, model, other)}")
+    outcome = next((o for o in (NO, *([UNKNOWN] * bool(lacking)), OPEN) if o == UNKNOWN or o in outcomes), YES)
+    order = sorted(found, key=lambda m: found[m].value, reverse=highest)
+    text = f"{words}: " + ", ".join(f"{e.label(m)} {number(found[m].value)}" for m in order)
+    return Check(outcome, text, "; ".join(sorted(whys)), lacking=tuple(lacking))
 
 
 def power(e, model, other):
-    """What difference in accuracy the test images tell apart at 80% power, from the discordance seen."""
-    try:
-        share, n = e.discordance(model, other)
-    except Untestable:
-        return ""
+    """What difference in accuracy the test images tell apart at 80% power, given the share of discordant images."""
+    share, n = e.discordance(model, other)
     if not share:
         return ""
     smallest = (stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER)) * np.sqrt(share / n)
     return f" ({share:.0%} of {n:,} images discordant, which tell {100 * smallest:.1f} points of accuracy apart)"
 
 
-def by_score(e, metric):
-    """Function from a model to one of its figures."""
-    return lambda model: e.score(model, metric)
-
-
-def by_level(e, column):
-    """Function from a model to the level of one of its curves."""
-    return lambda model: e.level(model, column)
-
-
-# ---- classes
-
-
 @check
 def extreme_class(e, model, name, highest):
     """A class has the highest (or lowest) one-vs-rest AUC of a model."""
-    scores = {other: e.score(model, f"auc_{other}") for other in CLASSES}
     sign = 1 if highest else -1
-    outcomes = {}
-    for other in CLASSES:
-        if other != name:
-            gap = scores[name] - scores[other] if highest else scores[other] - scores[name]
-            outcomes[other] = compare(gap, len(CLASSES) - 1)
+    scores = {other: e.score(model, f"auc_{other}") for other in CLASSES}
+    gaps = {other: scores[name] - scores[other] for other in CLASSES if other != name}
+    outcomes = {o: compare(Score(0, sign * gap.draws, ()), len(gaps)) for o, gap in gaps.items()}
+    outcome = next((o for o in (NO, OPEN) if o in outcomes.values()), YES)
     found = max(scores, key=lambda other: sign * scores[other].value)
-    outcome = NO if NO in outcomes.values() else OPEN if OPEN in outcomes.values() else YES
-    tied = [other for other, o in outcomes.items() if o == OPEN]
+    tied = listed(other for other, o in outcomes.items() if o == OPEN)
     why = f"{'highest' if highest else 'lowest'} AUC: {found} ({number(scores[found].value)})"
-    why += f"; {name} cannot be told apart from {listed(tied)}" if tied and outcome == OPEN else ""
-    return Check(outcome, "", why)
+    return Check(outcome, "", why + (f"; {name} cannot be told from {tied}" if outcome == OPEN else ""))

@@ -7,14 +7,15 @@ then undecided ones.
 
 from dataclasses import dataclass
 from functools import cache
+from math import nan
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
 from fer_utils.claims import curves, dataset, networks, scores, setup, thesis  # noqa: F401  (they register functions)
-from fer_utils.claims.checks import JUDGES, NO, OPEN, UNKNOWN, YES
-from fer_utils.claims.evidence import PRETRAINED, READINGS, Evidence
+from fer_utils.claims.checks import JUDGES, NO, OPEN, UNKNOWN, YES, Check
+from fer_utils.claims.evidence import PRETRAINED, READINGS, Evidence, Untestable
 from fer_utils.claims.marks import collapsed, marks  # noqa: F401  (collapsed is for those who name trainings)
 from fer_utils.claims.page import render  # noqa: F401  (part of this module's interface)
 from fer_utils.claims.verdicts import (
@@ -43,7 +44,7 @@ WORDS = {"followed": (FOLLOWED, NOT_FOLLOWED), "arithmetic": (CONSISTENT, CONTRA
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of the thesis; see the head of ``claims.yaml`` for the fields."""
+    """One statement of the thesis; see the head of ``claims.yaml``. Entries of ``stated`` are attributes, too."""
 
     id: str
     where: str
@@ -53,20 +54,21 @@ class Claim:
     thesis: str
     figures: tuple
     stated: dict
-    tolerances: dict
+    within: dict
     models: tuple = ()
     see: str = ""
 
-    @property
-    def judge(self):
-        """The function that judges it."""
-        return JUDGES[self.id]
+    def __getattr__(self, name):
+        try:
+            return self.stated[name]
+        except KeyError:
+            raise AttributeError(f"claim {self.id} has no {name!r} in claims.yaml") from None
 
     @property
     def rule(self):
-        """What is tested, with the tolerances: the first sentence of the function's docstring."""
-        text = " ".join((self.judge.__doc__ or "").split("\n\n")[0].split())
-        named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.tolerances.items())
+        """What is tested, with the tolerances: the first paragraph of the docstring of what judges it."""
+        text = " ".join(JUDGES[self.id].__doc__.split("\n\n")[0].split())
+        named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.within.items())
         return f"{text} Tolerances: {named}." if named else text
 
     @property
@@ -74,6 +76,14 @@ class Claim:
         """Readings of claim S08 under which it is judged; ``("",)`` for claims that do not ask."""
         trained = self.group == "results" and self.kind != "network" and set(self.models) & set(PRETRAINED)
         return tuple(READINGS) if trained else ("",)
+
+    def checks(self, evidence):
+        """Its checks under the evidence's reading."""
+        try:
+            found = JUDGES[self.id](evidence, self)
+        except Untestable as error:
+            found = Check(UNKNOWN, why=error.reason, lacking=error.models)
+        return found if isinstance(found, list) else [found]
 
 
 @cache
@@ -105,7 +115,7 @@ def load_claims(path=FILE):
             raise ConfigError(f"{where}: unknown tolerance {', '.join(wrong)}; expected one of {', '.join(known)}")
         if entry.get("group") not in GROUPS:
             raise ConfigError(f"{where}: group is {entry.get('group')!r}; expected one of {', '.join(GROUPS)}")
-        entry["tolerances"] = {key: known[key]["value"] for key in entry.pop("tolerance", [])}
+        entry["within"] = {key: known[key]["value"] for key in entry.pop("tolerance", [])}
         entry |= {key: tuple(entry.get(key, ())) for key in ("figures", "models")}
         try:
             found.append(Claim(**entry))
@@ -147,82 +157,65 @@ def judge(run, resamples=RESAMPLES):
         ``difference`` (how far ours is at most, as a part of the thesis's figure; NaN where there is no such number)
         and ``see`` (another claim's id).
     """
-    cache, rows = {}, []
-    for claim in load_claims():
-        for reading in claim.readings:
-            strict = Evidence(run, reading, resamples=resamples, cache=cache)
-            rows.append(judge_claim(claim, strict))
-    return pd.DataFrame(rows)
+    evidence = Evidence(run, resamples=resamples)
+    claims = [(claim, reading) for claim in load_claims() for reading in claim.readings]
+    return pd.DataFrame([judge_claim(claim, replaced(evidence, reading=reading)) for claim, reading in claims])
 
 
 def judge_claim(claim, evidence):
     """Judge one claim under the evidence's reading; return a row of what `judge` returns."""
-    checks = claim.judge(evidence, claim)
+    checks, shown, seen, beside = claim.checks(evidence), evidence, "", ""
     verdict, reason = verdict_of(claim, checks, evidence)
-    shown, seen = evidence, ""
     if verdict == NOT_TESTABLE and claim.group in ("results", "data"):
-        shown = Evidence(evidence.run, evidence.reading, loose=True, resamples=evidence.resamples, cache=evidence.cache)
-        loose = claim.judge(shown, claim)
+        shown = replaced(evidence, loose=True)
+        loose, beside = claim.checks(shown), shown.beside(claim.models)
         seen = seen_of(claim, loose, shown)
         checks = loose if any(part.ours for part in loose) else checks
     ours = "; ".join(dict.fromkeys(part.ours for part in checks if part.ours))
-    besides = (shown.beside(claim.models) if claim.models else beside_data(shown)) if shown is not evidence else ""
-    first = next((part for part in checks if part.low is not None), None)
-    differences = [part.difference for part in checks if part.difference is not None]
-    return {
-        "id": claim.id,
+    low, high = next(((part.low, part.high) for part in checks if part.low is not None), (nan, nan))
+    shared = ("id", "group", "kind", "where", "statement", "thesis", "rule", "see")
+    return {name: getattr(claim, name) for name in shared} | {
         "reading": evidence.reading,
-        "group": claim.group,
-        "kind": claim.kind,
-        "where": claim.where,
-        "statement": claim.statement,
         "verdict": verdict,
-        "thesis": claim.thesis,
-        "ours": ours + (besides if ours else ""),
-        "low": first.low if first else float("nan"),
-        "high": first.high if first else float("nan"),
-        "rule": claim.rule,
+        "ours": ours + (beside if ours else ""),
+        "low": low,
+        "high": high,
         "reason": reason,
         "seen": seen,
         "marks": marks(shown, claim.models) if claim.group == "results" else "",
         "figure": " ".join(claim.figures),
-        "difference": max(differences, default=float("nan")),
-        "see": claim.see,
+        "difference": max((part.difference for part in checks if part.difference is not None), default=nan),
     }
+
+
+def replaced(evidence, **changes):
+    """Evidence of the same run with other options; figures that are known stay known."""
+    options = {"reading": evidence.reading, "resamples": evidence.resamples, "cache": evidence.cache}
+    return Evidence(evidence.run, **(options | changes))
 
 
 def verdict_of(claim, checks, evidence):
     """Return verdict and reason from the checks: refuted, then not testable, then undecided, then reproduced."""
-    by_outcome = {outcome: [part for part in checks if part.outcome == outcome] for outcome in (NO, UNKNOWN, OPEN, YES)}
-    good, bad = WORDS.get(claim.group, (REPRODUCED, NOT_REPRODUCED))
-    outcome = next(outcome for outcome, parts in by_outcome.items() if parts)
-    whys = list(dict.fromkeys(part.why for part in by_outcome[outcome] if part.why))
-    if outcome == UNKNOWN:
-        whys = list(dict.fromkeys(part.why for part in by_outcome[UNKNOWN] if part.why and not part.lacking))
-        if any(part.lacking for part in by_outcome[UNKNOWN]):
-            whys.append(evidence.needs([model for model in claim.models if not evidence.used(model)]))
-    if outcome == YES and claim.group != "arithmetic":
+    outcome = next(o for o in (NO, UNKNOWN, OPEN, YES) if any(part.outcome == o for part in checks))
+    deciding = [part for part in checks if part.outcome == outcome]
+    whys = list(dict.fromkeys(part.why for part in deciding if part.why and not part.lacking))
+    if any(part.lacking for part in deciding) and outcome == UNKNOWN:
+        whys.append(evidence.needs([model for model in claim.models if not evidence.used(model)] or claim.models))
+    elif outcome == NO:
+        whys = list(dict.fromkeys(part.why for part in deciding))
+    elif outcome == YES and claim.group != "arithmetic":
         whys = [f"all {len(checks)} checks hold" if len(checks) > 1 else "the check holds"]
-    verdict = {NO: bad, UNKNOWN: NOT_TESTABLE, OPEN: UNDECIDED, YES: good}[outcome]
-    return verdict, "; ".join(whys)
+    good, bad = WORDS.get(claim.group, (REPRODUCED, NOT_REPRODUCED))
+    return {NO: bad, UNKNOWN: NOT_TESTABLE, OPEN: UNDECIDED, YES: good}[outcome], "; ".join(whys)
 
 
 def seen_of(claim, checks, evidence):
     """Say what a shortened run saw of a claim, at which share of the training; never a verdict."""
-    share = evidence.shares(claim.models)
-    outcomes = {part.outcome for part in checks}
+    share, outcomes = evidence.shares(claim.models), {part.outcome for part in checks}
     if not share or outcomes == {UNKNOWN}:
         return ""
     agrees = "disagrees" if NO in outcomes else "cannot be told" if outcomes & {OPEN, UNKNOWN} else "agrees"
     return f"at {share} the direction {agrees}"
-
-
-def beside_data(evidence):
-    """What the data are, in brackets, where they are not the known FER2013."""
-    found = evidence.fingerprint
-    if not found or found.get("known"):
-        return ""
-    return " (synthetic data)" if found.get("variant") == "synthetic" else " (data that are not the known FER2013)"
 
 
 # ---- what is made of the verdicts
@@ -231,9 +224,9 @@ def beside_data(evidence):
 def write_csv(verdicts, folder):
     """Write ``claims.csv`` into the run's folder; return its path."""
     path = Path(folder) / "claims.csv"
-    columns = "id reading group verdict thesis_value ours low high rule reason seen marks".split()
+    columns = ["id", "reading", "group", "verdict", "thesis_value", "ours", "low", "high", "rule", "reason", "seen"]
     with replacing(path) as temporary:
-        verdicts.rename(columns={"thesis": "thesis_value"})[columns].to_csv(
+        verdicts.rename(columns={"thesis": "thesis_value"})[[*columns, "marks"]].to_csv(
             temporary, index=False, float_format="%.6g", lineterminator="\n"
         )
     return path

@@ -1,21 +1,25 @@
 """Claims about the learning curves of Figures 5.2 to 5.7.
 
-The thesis's "validation" is its 20% test set: the history's ``test_`` columns. A level is the mean of the last fifth
-of the epochs.
+The thesis's "validation" is its 20% test set: the history's ``test_`` columns. A level is the mean of the last fifth.
 """
 
 import numpy as np
 
-from fer_utils.claims.checks import NO, YES, Check, by_level, check, close, fact, falls_below, first_of, judges, settles
-from fer_utils.claims.evidence import TAIL, number, tail
-
-
-@check
-def keeps_falling(e, model, column):
-    """The mean of each fifth of the epochs is below that of the fifth before."""
-    fifths = np.mean([[part.mean() for part in np.array_split(c, TAIL)] for c in e.curves(model, column)], axis=0)
-    text = f"{column} by fifths of the epochs {', '.join(number(x) for x in fifths)}"
-    return fact(bool((np.diff(fifths) < 0).all()), text)
+from fer_utils.claims.checks import (
+    NO,
+    OPEN,
+    YES,
+    Check,
+    check,
+    close,
+    fact,
+    falls_below,
+    first_of,
+    judges,
+    named,
+    settles,
+)
+from fer_utils.claims.evidence import TAIL, Score, number, tail
 
 
 def settling_epoch(values, tolerance):
@@ -27,208 +31,121 @@ def settling_epoch(values, tolerance):
 
 
 @check
-def settles_at(e, model, column, epoch, within, tolerance):
-    """A curve stays near its level from about the stated epoch on."""
-    found = [settling_epoch(curve, tolerance) for curve in e.curves(model, column)]
+def settles_at(e, model, epoch, within):
+    """Validation loss stays near its level from about the stated epoch on."""
+    found = [settling_epoch(curve, within["settled_loss"]) for curve in e.curves(model, "test_loss")]
     if None in found:
         return fact(False, "validation loss does not settle")
-    ours = float(np.mean(found))
+    off = abs(np.mean(found) - epoch)
     return fact(
-        abs(ours - epoch) <= within,
-        f"validation loss settles at epoch {ours:.0f}",
-        difference=abs(ours - epoch) / epoch,
+        off <= within["epochs"], f"validation loss settles at epoch {np.mean(found):.0f}", difference=off / epoch
     )
 
 
 @check
-def apart(e, model, column, tolerance):
-    """Validation and training curve settle further apart than the tolerance."""
-    gap = e.level(model, f"test_{column}") - e.level(model, column)
-    low, high = gap.interval(0.90)
-    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
-    outcome = YES if nearest > tolerance else NO if max(abs(low), abs(high)) < tolerance else "open"
-    text = f"validation less training {column} {gap.value:+.3f}"
-    return Check(outcome, text, text)
-
-
-@judges("F08")
-def accuracy_of_resnet(e, claim):
-    """Training accuracy exceeds 0.7 in some epoch, and validation accuracy settles near 0.68."""
-    return [
-        settles(e, "resnet50", "test_accuracy", *[claim.stated["level"]] * 2, claim.tolerances["curve"]),
-        passes(e, "resnet50", "accuracy", claim.stated["passes"]),
-    ]
+def keeps_falling(e, model):
+    """Mean training loss of each fifth of the epochs is below that of the fifth before."""
+    fifths = np.mean([[part.mean() for part in np.array_split(c, TAIL)] for c in e.curves(model, "loss")], axis=0)
+    return fact((np.diff(fifths) < 0).all(), f"training loss by fifths {', '.join(map(number, fifths))}")
 
 
 @check
-def passes(e, model, column, value):
-    """A curve exceeds a value in some epoch (mean of the seeds' highest)."""
-    highest = float(np.mean([np.nanmax(curve) for curve in e.curves(model, column)]))
-    return fact(highest > value, f"highest training {column} {number(highest)}")
+def apart(e, model, metric, tolerance):
+    """Validation and training curve settle further apart than the tolerance."""
+    gap = e.level(model, f"test_{metric}") - e.level(model, metric)
+    a, b = np.abs(gap.interval(0.90))
+    text = f"validation less training {metric} {gap.value:+.3f}"
+    return Check(NO if max(a, b) < tolerance else YES if min(a, b) > tolerance else OPEN, text, text)
+
+
+@judges("F10", "F12", "F21", "F22", "F24")
+def both_settle_close_together(e, c):
+    """Training and validation curve settle at the stated level, close together, the one said to be lower below."""
+    pair = (f"test_{c.metric}", c.metric)
+    level, gap = list(c.within.values())
+    parts = [settles(e, model, column, c.level, level) for model in c.models for column in pair]
+    parts += [close(e, model, c.metric, gap) for model in c.models]
+    return parts + ([falls_below(e, c.models[0], *pair)] if c.stated.get("lower") == "validation" else [])
+
+
+@judges("F08")
+def accuracy_of_resnet(e, c):
+    """Validation accuracy settles at the stated level, and training accuracy exceeds the other value in some epoch."""
+    highest = np.mean([np.nanmax(curve) for curve in e.curves("resnet50", "accuracy")])
+    passes = fact(highest > c.passes, f"highest training accuracy {number(highest)}")
+    return [settles(e, "resnet50", "test_accuracy", c.level, c.within["curve"]), passes]
 
 
 @judges("F09", "F11")
-def falling_loss(e, claim):
+def loss_keeps_falling(e, c):
     """Training loss falls in each fifth of the epochs and ends below validation loss, which settles near epoch 20."""
-    (model,) = claim.models
-    return [
-        settles_at(
-            e, model, "test_loss", claim.stated["epoch"], claim.tolerances["epochs"], claim.tolerances["settled_loss"]
-        ),
-        keeps_falling(e, model, "loss"),
-        falls_below(e, model, "loss", "test_loss"),
-    ]
+    (model,) = c.models
+    below = falls_below(e, model, "loss", "test_loss")
+    return [settles_at(e, model, c.epoch, c.within), keeps_falling(e, model), below]
 
 
-@judges("F10")
-def loss_of_vgg(e, claim):
-    """Both losses settle near 1.2 and close together, validation below training."""
-    return [
-        *both_settle(e, "vgg16", "loss", claim, "loss_curve"),
-        close(e, "vgg16", "loss", claim.tolerances["close_loss"]),
-        falls_below(e, "vgg16", "test_loss", "loss"),
-    ]
-
-
-@judges("F12")
-def loss_of_resnet(e, claim):
-    """Both losses settle near 1.0 and close together."""
-    return [
-        *both_settle(e, "resnet50", "loss", claim, "loss_curve"),
-        close(e, "resnet50", "loss", claim.tolerances["close_loss"]),
-    ]
-
-
-def both_settle(e, model, column, claim, tolerance):
-    """Validation and training curve settle in the stated range (or at the stated level)."""
-    level = claim.stated["level"]
-    low, high = level if isinstance(level, list) else (level, level)
-    return [settles(e, model, name, low, high, claim.tolerances[tolerance]) for name in (f"test_{column}", column)]
-
-
-@judges("F18")
-def precision_of_cnn(e, claim):
-    """Validation precision settles near 0.7, and training and validation precision differ."""
-    level = claim.stated["level"]
-    return [
-        settles(e, "traditional_cnn", "test_precision", level, level, claim.tolerances["rough_curve"]),
-        apart(e, "traditional_cnn", "precision", claim.tolerances["close_curve"]),
-    ]
+@judges("F18", "F23")
+def curves_apart(e, c):
+    """The validation curve settles at the stated level, away from the training curve, above it where that is said."""
+    (model,) = c.models
+    level, gap = list(c.within.values())
+    parts = [settles(e, model, f"test_{c.metric}", c.level, level), apart(e, model, c.metric, gap)]
+    return parts + (
+        [falls_below(e, model, c.metric, f"test_{c.metric}")] if c.stated.get("lower") == "training" else []
+    )
 
 
 @judges("F19")
-def precision_of_vgg(e, claim):
-    """Both precisions settle between 0.7 and 0.75, close together, with the smallest gap of the four models."""
+def precision_of_vgg(e, c):
+    """Both precisions settle in the stated range, close together, with the smallest gap of the four models."""
 
     def gap(model):
-        difference = e.level(model, "test_precision") - e.level(model, "precision")
-        return type(difference)(abs(difference.value), np.abs(difference.draws), ())
+        found = e.level(model, "test_precision") - e.level(model, "precision")
+        return Score(abs(found.value), np.abs(found.draws), ())
 
-    return [
-        *both_settle(e, "vgg16", "precision", claim, "curve_range"),
-        close(e, "vgg16", "precision", claim.tolerances["close_curve"]),
-        first_of(e, "vgg16", claim.models[1:], gap, "gap of precision", highest=False),
+    smallest = first_of(e, "vgg16", c.models[1:], gap, "gap of precision", highest=False)
+    parts = [
+        settles(e, "vgg16", column, c.level, c.within["curve_range"]) for column in ("test_precision", "precision")
     ]
+    return [*parts, close(e, "vgg16", "precision", c.within["close_curve"]), smallest]
 
 
 @judges("F20")
-def precision_of_mobilenet(e, claim):
-    """Training precision settles near 0.8, validation precision near 0.7."""
-    return [
-        settles(e, "mobilenet_v3", column, level, level, claim.tolerances["rough_curve"])
-        for column, level in claim.stated.items()
-    ]
-
-
-@judges("F21")
-def precision_of_resnet(e, claim):
-    """Both precisions settle between 0.7 and 0.75, close together."""
-    return [
-        *both_settle(e, "resnet50", "precision", claim, "curve_range"),
-        close(e, "resnet50", "precision", claim.tolerances["close_curve"]),
-    ]
-
-
-@judges("F22")
-def recall_of_cnn(e, claim):
-    """Both recalls settle near 0.6, close together, validation below training."""
-    return [
-        *both_settle(e, "traditional_cnn", "recall", claim, "rough_curve"),
-        falls_below(e, "traditional_cnn", "test_recall", "recall"),
-        close(e, "traditional_cnn", "recall", claim.tolerances["close_curve"]),
-    ]
-
-
-@judges("F23")
-def recall_of_vgg(e, claim):
-    """Validation recall settles near 0.4, and exceeds training recall by more than both levels can be misread."""
-    level = claim.stated["level"]
-    return [
-        settles(e, "vgg16", "test_recall", level, level, claim.tolerances["rough_curve"]),
-        falls_below(e, "vgg16", "recall", "test_recall"),
-        apart(e, "vgg16", "recall", claim.tolerances["apart"]),
-    ]
-
-
-@judges("F24")
-def recall_of_mobilenet_and_resnet(e, claim):
-    """Of both models both recalls settle near 0.6, with a minimal disparity between training and validation."""
-    return [
-        part
-        for model in claim.models
-        for part in (
-            *both_settle(e, model, "recall", claim, "rough_curve"),
-            close(e, model, "recall", claim.tolerances["close_curve"]),
-        )
-    ]
+def precision_of_mobilenet(e, c):
+    """Training and validation precision settle at the stated levels."""
+    return [settles(e, "mobilenet_v3", column, level, c.within["rough_curve"]) for column, level in c.stated.items()]
 
 
 @judges("F25")
-def precision_beside_low_recall(e, claim):
-    """VGG-16's precision settles between 0.7 and 0.75 beside a recall near 0.4, as a threshold of 0.5 makes them.
+def precision_beside_low_recall(e, c):
+    """Precision settles in the stated range beside the stated recall, and a threshold of 0.5 is what parts them.
 
     Counted above 0.5, precision exceeds recall by as much, while arg-max predictions, pooled, have one value for both,
     their accuracy, which lies between.
     """
-    low, high = claim.stated["precision"]
-    recall = claim.stated["recall"]
     return [
-        settles(e, "vgg16", "test_precision", low, high, claim.tolerances["curve_range"]),
-        settles(e, "vgg16", "test_recall", recall, recall, claim.tolerances["rough_curve"]),
-        threshold_gap(e, low - recall, high - recall, claim.tolerances["threshold_gap"]),
+        settles(e, "vgg16", "test_precision", c.precision, c.within["curve_range"]),
+        settles(e, "vgg16", "test_recall", c.recall, c.within["rough_curve"]),
+        threshold_gap(e, *(end - c.recall for end in c.precision), c.within["threshold_gap"] + 1e-9),
     ]
 
 
 @check
 def threshold_gap(e, low, high, tolerance):
-    """Precision and recall above 0.5 lie on either side of the accuracy, as far apart as stated."""
-    values = {name: e.score("vgg16", name).value for name in ("precision", "recall", "accuracy")}
-    gap = values["precision"] - values["recall"]
-    text = ", ".join(f"{name} {number(value)}" for name, value in values.items())
+    """Above 0.5, precision and recall lie on either side of the accuracy, as far apart as stated."""
+    precision, recall, accuracy = (e.score("vgg16", name).value for name in ("precision", "recall", "accuracy"))
+    text = f"kept epoch, above 0.5: precision {number(precision)}, recall {number(recall)}; accuracy {number(accuracy)}"
+    gap = precision - recall
     return fact(
-        low - tolerance - 1e-9 <= gap <= high + tolerance + 1e-9
-        and values["recall"] < values["accuracy"] < values["precision"],
-        f"kept epoch: above 0.5 {text} (arg-max)",
-        f"above a threshold of 0.5 precision exceeds recall by {gap:.3f}; accuracy {number(values['accuracy'])}",
+        low - tolerance <= gap <= high + tolerance and recall < accuracy < precision, text, f"{text}; {gap:+.3f}"
     )
 
 
-@judges("F26")
-def f1_of_resnet(e, claim):
-    """ResNet-50's validation F1 settles highest of the four models, and close to its training F1."""
-    return [
-        first_of(e, "resnet50", claim.models[1:], by_level(e, "test_f1"), "validation F1"),
-        close(e, "resnet50", "f1", claim.tolerances["close_curve"]),
+@judges("F26", "F32")
+def resnet_best_by_curves(e, c):
+    """ResNet-50's validation curves of the named figures settle best of the four, and one pair of curves is close."""
+    best = [
+        first_of(e, "resnet50", c.models[1:], lambda m, n=name: e.level(m, n), named(name), highest=name != "test_loss")
+        for name in c.best
     ]
-
-
-@judges("F32")
-def resnet_is_best_by_curves(e, claim):
-    """ResNet-50 settles at the lowest validation loss and the highest validation accuracy and F1; its losses are close."""
-    others = claim.models[1:]
-    return [
-        first_of(e, "resnet50", others, by_level(e, "test_loss"), "validation loss", highest=False),
-        first_of(e, "resnet50", others, by_level(e, "test_accuracy"), "validation accuracy"),
-        first_of(e, "resnet50", others, by_level(e, "test_f1"), "validation F1"),
-        close(e, "resnet50", "loss", claim.tolerances["close_loss"]),
-    ]
+    return [*best, close(e, "resnet50", c.close, next(iter(c.within.values())))]

@@ -2,133 +2,90 @@
 
 import math
 
-from fer_utils.claims.checks import NO, OPEN, YES, Check, check, fact, judges
+from fer_utils.claims.checks import NO, OPEN, YES, Check, fact, judges
 from fer_utils.constants import CLASSES, IMAGE_SIZE, USAGES
 
 
-def counted(function):
-    """Make a claim's function of one check: it takes the claim and the counts of all and of the test images."""
-
-    @check
-    def one(e, claim):
-        return function(claim, e.counts(), e.counts(USAGES[1:]))
-
-    def judge(e, claim):
-        return [one(e, claim)]
-
-    judge.__doc__ = function.__doc__
-    return judge
+def off_by(ours, stated):
+    """Distance of a number as a part of the stated one."""
+    return abs(ours - stated) / stated
 
 
 @judges("D01")
-@counted
-def total(claim, every, test):
+def total(e, c):
     """The number of images is the stated one."""
-    ours, stated = sum(every.values()), claim.stated["total"]
-    return fact(
-        ours == stated,
-        f"{ours:,}",
-        f"{ours:,} images against {stated:,}: {ours - stated:+,}",
-        difference=abs(ours - stated) / stated,
-    )
+    ours = sum(e.counts().values())
+    wrong = f"{ours:,} images against {c.total:,}: {ours - c.total:+,}"
+    return fact(ours == c.total, f"{ours:,}", wrong=wrong, difference=off_by(ours, c.total))
 
 
 @judges("D02")
-@counted
-def table_3_1(claim, every, test):
+def table_3_1(e, c):
     """Each class has as many images as Table 3.1 says."""
-    stated = claim.stated["counts"]
-    off = {name: every[name] - stated[name] for name in CLASSES if every[name] != stated[name]}
-    return fact(
-        not off,
-        ", ".join(f"{name} {every[name]:,}" for name in CLASSES),
-        f"{len(off)} of {len(CLASSES)} classes differ: " + ", ".join(f"{name} {by:+,}" for name, by in off.items()),
-        difference=max(abs(every[name] - stated[name]) / stated[name] for name in CLASSES),
-    )
+    every = e.counts()
+    off = [f"{name} {every[name] - n:+,}" for name, n in c.counts.items() if every[name] != n]
+    farthest = max(off_by(every[name], n) for name, n in c.counts.items())
+    text = ", ".join(f"{name} {n:,}" for name, n in every.items())
+    return fact(not off, text, wrong=f"{len(off)} of 7 classes differ: {', '.join(off)}", difference=farthest)
 
 
 @judges("D04")
-@counted
-def extremes(claim, every, test):
+def largest_and_smallest(e, c):
     """No class has more images than happy, none fewer than disgust."""
+    every = e.counts()
     most, fewest = max(every, key=every.get), min(every, key=every.get)
     text = f"largest {most} ({every[most]:,}), smallest {fewest} ({every[fewest]:,})"
-    stated = claim.stated
-    return fact(every[stated["largest"]] == every[most] and every[stated["smallest"]] == every[fewest], text)
+    return fact((every[c.largest], every[c.smallest]) == (every[most], every[fewest]), text)
 
 
 @judges("D06")
-@counted
-def form(claim, every, test):
+def form(e, c):
     """The data could be read, which refuses other sizes than 48x48, and seven classes have images."""
-    classes = sum(n > 0 for n in every.values())
-    text = f"{IMAGE_SIZE}x{IMAGE_SIZE}, {classes} classes"
-    return fact((IMAGE_SIZE, classes) == (claim.stated["size"], claim.stated["classes"]), text)
+    classes = sum(n > 0 for n in e.counts().values())
+    return fact((IMAGE_SIZE, classes) == (c.size, c.classes), f"{IMAGE_SIZE}x{IMAGE_SIZE}, {classes} classes")
 
 
 @judges("D07")
-@counted
-def test_share(claim, every, test):
+def share_of_test_images(e, c):
     """PublicTest and PrivateTest together are a fifth of all images."""
-    share, stated = sum(test.values()) / sum(every.values()), claim.stated["share"]
-    text = f"{share:.4f} ({sum(test.values()):,} of {sum(every.values()):,})"
-    return fact(abs(share - stated) <= claim.tolerances["share"], text, difference=abs(share - stated) / stated)
+    test, every = (sum(e.counts(usages).values()) for usages in (USAGES[1:], USAGES))
+    off = abs(test / every - c.share)
+    return fact(off <= c.within["share"], f"{test / every:.4f} ({test:,} of {every:,})", difference=off / c.share)
 
 
 @judges("D08")
-@counted
-def test_images(claim, every, test):
+def number_of_test_images(e, c):
     """The test set has the stated size: Kaggle's test folder, or a random fifth of all images, rounded down.
 
     The thesis does not say which; the second is a split of its own, which no protocol here covers.
     """
-    stated, ours, fifth = (
-        claim.stated["test"],
-        sum(test.values()),
-        math.floor(claim.stated["share"] * sum(every.values())),
-    )
-    outcome = YES if ours == stated else OPEN if fifth == stated else NO
-    why = (
-        f"Kaggle's test folder holds {ours:,} images ({ours - stated:+,}); {claim.stated['share']:.0%} of all, rounded "
-    )
-    why += f"down, is {fifth:,}, which a random split of its own would give and no protocol here covers"
-    return Check(outcome, f"{ours:,}", why, difference=abs(ours - stated) / stated)
+    ours, fifth = sum(e.counts(USAGES[1:]).values()), math.floor(c.share * sum(e.counts().values()))
+    why = f"Kaggle's test folder holds {ours:,} images ({ours - c.test:+,}); {c.share:.0%} of all, rounded down, is "
+    why += f"{fifth:,}, which a random split of its own would give and no protocol here covers"
+    outcome = YES if ours == c.test else OPEN if fifth == c.test else NO
+    return Check(outcome, f"{ours:,}", why, difference=off_by(ours, c.test))
 
 
 @judges("D09")
-@counted
-def enough_per_class(claim, every, test):
+def enough_of_each_class(e, c):
     """Every class has at least 140 images in PublicTest and PrivateTest together."""
-    stated = claim.stated["per_class"]
-    fewest = min(test, key=test.get)
-    short = [f"{name} has {n}" for name, n in test.items() if n < stated]
-    text = f"fewest: {fewest}, {test[fewest]}"
-    return fact(
-        not short,
-        text,
-        f"{', '.join(short)} test images" if short else text,
-        difference=max(0, stated - test[fewest]) / stated,
-    )
+    name, fewest = min(e.counts(USAGES[1:]).items(), key=lambda item: item[1])
+    wrong = f"{name} has {fewest} test images"
+    return fact(fewest >= c.per_class, f"fewest: {name}, {fewest}", wrong=wrong, difference=off_by(fewest, c.per_class))
 
 
 @judges("D12")
-@counted
-def without_disgust(claim, every, test):
+def all_but_disgust(e, c):
     """The stated total is the number of images of all classes but disgust."""
-    ours, stated = sum(every.values()) - every["disgust"], claim.stated["total"]
+    every = e.counts()
+    ours = sum(every.values()) - every["disgust"]
     text = f"{sum(every.values()):,} - {every['disgust']:,} = {ours:,}"
-    return fact(ours == stated, text, difference=abs(ours - stated) / stated)
+    return fact(ours == c.total, text, difference=off_by(ours, c.total))
 
 
 @judges("D13")
-def numbering(e, claim):
-    """Table 3.1's numbers are the competition's emotion codes."""
-    theirs, ours = claim.stated["table"], claim.stated["codes"]
-    off = [
-        f"{name} {theirs.index(name)} against {ours.index(name)}"
-        for name in theirs
-        if theirs.index(name) != ours.index(name)
-    ]
-    order = "; the table's order is alphabetical, as Keras's flow_from_directory numbers folders"
-    text = f"codes: {', '.join(f'{i} {name}' for i, name in enumerate(ours))}"
-    return [fact(not off, text, f"{', '.join(off)}{order if theirs == sorted(theirs) else ''}")]
+def numbers_of_the_classes(e, c):
+    """Table 3.1's numbers are the competition's emotion codes; they are those of the alphabet."""
+    off = [f"{name} {i} against {c.codes.index(name)}" for i, name in enumerate(CLASSES) if c.codes[i] != name]
+    wrong = f"{', '.join(off)}; Keras's flow_from_directory numbers folders by the alphabet, as the table does"
+    return fact(not off, ", ".join(f"{i} {name}" for i, name in enumerate(c.codes)), wrong=wrong)

@@ -14,7 +14,7 @@ from fer_utils import metrics
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, THESIS_SETTINGS, USAGES
 from fer_utils.findings import statistics
 from fer_utils.findings.results import command
-from fer_utils.words import listed, plural
+from fer_utils.words import listed
 
 #: The thesis's four models and the fourth's other name.
 LABELS = {
@@ -24,7 +24,6 @@ LABELS = {
     "mobilenet_v3": "MobileNet-V3",
     "mobilenet_v1": "MobileNet-V1",
 }
-FOUR = ("traditional_cnn", "resnet50", "vgg16", "mobilenet_v3")
 
 #: Models that the methods start from ImageNet weights (3.2.5.2 and 3.2.5.4), and the abstract from scratch (claim S08).
 PRETRAINED = ("resnet50", "mobilenet_v3")
@@ -80,16 +79,8 @@ def number(value, digits=3):
 
 def settings_that_differ(result):
     """``"batch_size 32"`` for each hyperparameter that is not Table 5.1's."""
-    parameters = result.record["parameters"]
-    return [
-        f"{name} {parameters.get(name)}" for name, value in THESIS_SETTINGS.items() if parameters.get(name) != value
-    ]
-
-
-def share_of_training(result):
-    """Image presentations of a training as a share of the thesis's 45 epochs on all training images."""
-    seen = result.record["epochs"]["run"] * result.record["split"]["train"]
-    return seen / (THESIS_SETTINGS["epochs"] * TRAINING_IMAGES)
+    used = result.record["parameters"]
+    return [f"{name} {used.get(name)}" for name, value in THESIS_SETTINGS.items() if used.get(name) != value]
 
 
 class Evidence:
@@ -119,14 +110,26 @@ class Evidence:
 
     # ---- trainings
 
+    def variants(self, model):
+        """Finished trainings of a model by variant, one list for each that has any."""
+        return [found for variant in VARIANTS if (found := self.run.by_name(model + variant))]
+
     def of_reading(self, model):
-        """Finished trainings of a model that belong to the reading, by variant."""
+        """Those of `variants` that belong to the reading."""
         wanted = READINGS.get(self.reading) if model in PRETRAINED else None
-        for variant in VARIANTS:
-            found = self.run.by_name(model + variant)
-            found = [result for result in found if wanted in (None, result.record["weights"]["used"])]
-            if found:
-                yield found
+        found = [[r for r in v if wanted in (None, r.record["weights"]["used"])] for v in self.variants(model)]
+        return [results for results in found if results]
+
+    def every(self, model):
+        """All trainings of a model, whatever their length, data and weights: for what was built and recorded."""
+        found = [result for results in self.variants(model) for result in results]
+        if not found:
+            raise Untestable(models=[model])
+        return found
+
+    def built(self, model):
+        """The first of `every`."""
+        return self.every(model)[0]
 
     def obstacles(self, result):
         """Why a training's figures cannot be held against the thesis's, by kind; empty if they can."""
@@ -136,25 +139,18 @@ class Evidence:
         return found
 
     def trainings(self, model):
-        """Trainings of a model that count, one per seed; the first variant that has any.
-
-        Raises
-        ------
-        Untestable
-            If there is none.
-        """
+        """Trainings of a model that count, one per seed, of the first variant that has any; else `Untestable`."""
         for found in self.of_reading(model):
-            counting = [result for result in found if self.loose or not self.obstacles(result)]
-            if counting:
+            if counting := [result for result in found if self.loose or not self.obstacles(result)]:
                 return counting
         raise Untestable(models=[model])
 
-    def built(self, model):
-        """The first training of a model whatever its length, data and weights: for what its network is."""
-        for variant in VARIANTS:
-            if found := self.run.by_name(model + variant):
-                return found[0]
-        raise Untestable(models=[model])
+    def used(self, model):
+        """`trainings`, or none."""
+        try:
+            return self.trainings(model)
+        except Untestable:
+            return []
 
     def label(self, model):
         """Name that people read."""
@@ -162,35 +158,47 @@ class Evidence:
 
     def cause(self, model):
         """Say why no training of a model counts, and what is wrong, by kind."""
-        for found in self.of_reading(model):
-            kinds = self.obstacles(found[0])
+        if found := self.of_reading(model):
+            kinds = self.obstacles(found[0][0])
             return ", ".join(kinds.values()), set(kinds)
-        others = [result for variant in VARIANTS for result in self.run.by_name(model + variant)]
-        if others:
-            reason = (others[0].record["weights"].get("reason") or "").partition(" (")[0]
-            return f"not trained from {self.start()}" + (f" ({reason})" if reason else ""), {"weights"}
-        failed = [failure for failure in self.run.failures if failure["model"].startswith(model)]
-        return f"failed ({failed[0].get('error')})" if failed else "not run", {"absent"}
-
-    def start(self):
-        """What the reading's trainings start from, in words."""
-        return "random values" if self.reading == "from scratch" else "ImageNet weights"
+        if found := self.variants(model):
+            start = "random values" if self.reading == "from scratch" else "ImageNet weights"
+            reason = (found[0][0].record["weights"].get("reason") or "").partition(" (")[0]
+            return f"not trained from {start}" + (f" ({reason})" if reason else ""), {"weights"}
+        failed = [f.get("error") for f in self.run.failures if f["model"] in {model + v for v in VARIANTS}]
+        return f"failed ({failed[0]})" if failed else "not run", {"absent"}
 
     def needs(self, models):
         """Say what is missing for these models, and the command that makes it."""
-        causes = {model: self.cause(model) for model in models}
-        groups = {}
-        for model, (text, _) in causes.items():
+        groups, kinds = {}, set()
+        for model in models:
+            text, found = self.cause(model)
             groups.setdefault(text, []).append(self.label(model))
-        kinds = set().union(*(kinds for _, kinds in causes.values()))
+            kinds |= found
         scratch = self.reading == "from scratch"
         names = [model + "_scratch" * (scratch and model in PRETRAINED) for model in models]
-        weights = not scratch and "weights" in kinds and any(model in PRETRAINED for model in models)
-        data = "PATH" if "data" in kinds else None
-        before = ["the known FER2013 at PATH"] * bool(data) + ["Keras's ImageNet weights within reach"] * weights
+        weights = "weights" in kinds and not scratch
+        before = ["the known FER2013 at PATH"] * ("data" in kinds) + ["Keras's ImageNet weights within reach"] * weights
         said = "; ".join(f"{listed(labels)}: {text}" for text, labels in groups.items())
-        words = f"{listed(before)}, then " if before else ""
-        return f"{said}; needs {words}{command(self.run, names, profile='paper', data=data)}"
+        what = command(self.run, names, profile="paper", data="PATH" if "data" in kinds else None)
+        return f"{said}; needs {listed(before)}{', then ' if before else ''}{what}"
+
+    def beside(self, models):
+        """``" (shortened run (3 of 45 epochs, ...))"`` where our figure is not one that counts."""
+        found = [text for model in models for result in self.used(model) for text in self.obstacles(result).values()]
+        kind = self.fingerprint.get("variant") == "synthetic"
+        if not models and self.fingerprint and not self.fingerprint.get("known"):
+            found = ["synthetic data" if kind else "data that are not the known FER2013"]
+        return f" ({'; '.join(dict.fromkeys(found))})" if found else ""
+
+    def shares(self, models):
+        """``"0.02% of the training"``, of trainings that are only shortened; empty where there are others, or none."""
+        results = [result for model in models for result in self.used(model)]
+        if not results or any(set(self.obstacles(result)) != {"shortened"} for result in results):
+            return ""
+        whole = THESIS_SETTINGS["epochs"] * TRAINING_IMAGES
+        shares = [100 * r.record["epochs"]["run"] * r.record["split"]["train"] / whole for r in results]
+        return f"{' to '.join(dict.fromkeys(f'{share:.2g}%' for share in (min(shares), max(shares))))} of the training"
 
     # ---- resampled test images
 
@@ -269,10 +277,8 @@ class Evidence:
     def train_auc(self, model):
         """Mean one-vs-rest AUC on the training images; these are no sample, so only seeds vary."""
         areas = []
-        for result in self.trainings(model):
-            table = self.once(
-                ("train", result.model, result.seed), lambda r=result: metrics.class_auc(*r.select("train"))
-            )
+        for r in self.trainings(model):
+            table = self.once(("train", r.model, r.seed), lambda r=r: metrics.class_auc(*r.select("train")))
             if None in table.values():
                 raise Untestable(f"no AUC of {self.label(model)} in every class of the training images")
             areas.append(float(np.mean(list(table.values()))))
@@ -287,13 +293,11 @@ class Evidence:
         return np.mean([table / table.sum(axis=1, keepdims=True) for table in tables], axis=0), n
 
     def discordance(self, model, other):
-        """Share of the test images that only one of two trainings classifies rightly, and the number of images."""
+        """Share of the test images that only one of two first trainings classifies rightly, and their number."""
         sides = []
-        for name in (model, other):
-            result = self.trainings(name)[0]
+        for result in (self.trainings(model)[0], self.trainings(other)[0]):
             table = result.predictions[result.mask("test")].set_index("id")
-            right = table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1) == table["label"]
-            sides.append(right)
+            sides.append(table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1) == table["label"])
         ours, theirs = sides[0].align(sides[1], join="inner")
         return (float((ours != theirs).mean()), len(ours)) if len(ours) else (0.0, 0)
 
@@ -335,26 +339,3 @@ class Evidence:
             raise Untestable(f"{what}; needs the known FER2013: ./run_all.sh --data PATH")
         counts = self.fingerprint["counts"]
         return {name: sum(counts.get(usage, {}).get(name, 0) for usage in usages) for name in CLASSES}
-
-    # ---- how a shortened run is described
-
-    def beside(self, models):
-        """``" (shortened run (3 of 45 epochs, ...))"`` where our figure is not one that counts."""
-        found = [text for model in models for result in self.used(model) for text in self.obstacles(result).values()]
-        return f" ({'; '.join(dict.fromkeys(found))})" if found else ""
-
-    def used(self, model):
-        """`trainings`, or none."""
-        try:
-            return self.trainings(model)
-        except Untestable:
-            return []
-
-    def shares(self, models):
-        """``"0.02% of the training (3 of 45 epochs, 63 training images)"`` of shortened trainings; else empty."""
-        results = [result for model in models for result in self.used(model)]
-        if not results or any(set(self.obstacles(result)) - {"shortened", "settings"} for result in results):
-            return ""
-        shares = [share_of_training(result) for result in results]
-        ends = " to ".join(dict.fromkeys(f"{share:.3g}%" for share in (100 * min(shares), 100 * max(shares))))
-        return f"{ends} of the training ({plural(len(results), 'training')})"

@@ -4,7 +4,7 @@ Where the thesis is silent, the repository's own choice is unmarked and any othe
 """
 
 from fer_utils.claims.evidence import PRETRAINED, settings_that_differ
-from fer_utils.claims.networks import classes_of, flat_layers
+from fer_utils.claims.networks import flat
 from fer_utils.constants import CLASSES
 
 SHIFTS = {"width_shift_range": 0.1, "height_shift_range": 0.1}
@@ -70,7 +70,7 @@ def marks_of(result, model):
     found = []
     if record["protocol"] == "sound":
         found.append("sound protocol: the epoch is chosen on PublicTest alone")
-    if model == "vgg16" and "BatchNormalization" in classes_of(flat_layers(result.architecture)):
+    if model == "vgg16" and any(layer["class"] == "BatchNormalization" for layer in flat(result.architecture)):
         found.append("batch normalisation, which the thesis does not mention for VGG-16")
     wanted = CHOICES | {"dropout": DROPOUT.get(model)}
     found += [

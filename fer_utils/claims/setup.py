@@ -6,24 +6,18 @@ Judged by what the run recorded about each training, whatever its length and dat
 import numpy as np
 
 from fer_utils.claims.checks import check, fact, judges, unknown
-from fer_utils.claims.networks import base_of, classes_of, flat_layers, has_relu, network, own_layers, setting
+from fer_utils.claims.evidence import Untestable
+from fer_utils.claims.networks import Network, flat, setting
 from fer_utils.findings.results import command
-from fer_utils.words import listed, plural
+from fer_utils.words import listed
 
 #: How far a recorded F1 may be from that of its precision and recall: rounding of single precision.
 F1_ROUNDING = 1e-3
 
 
-def of_each(e, claim, judge):
-    """One check for each model: `judge` takes every training of it."""
-
-    @check
-    def one(model):
-        e.built(model)
-        found = [result for variant in ("", "_scratch", "_plain") for result in e.run.by_name(model + variant)]
-        return judge(found or [e.built(model)])
-
-    return [one(model) for model in claim.models]
+def of_each(e, c, judge):
+    """One check for each of the claim's models: `judge` takes the model's trainings."""
+    return [check(lambda m: judge(e.every(m)))(model) for model in c.models]
 
 
 def plain(value):
@@ -32,173 +26,111 @@ def plain(value):
 
 
 @judges("S01")
-def table_5_1(e, claim):
+def table_5_1(e, c):
     """Every training's recorded hyperparameters are Table 5.1's, and its metrics are recorded each epoch."""
 
     def judge(results):
-        off, short = [], []
+        off, shorter = [], []
         for result in results:
-            parameters = result.record["parameters"]
+            used = result.record["parameters"]
             other = [
-                f"{name} {parameters.get(name)}"
-                for name, value in claim.stated["parameters"].items()
-                if plain(parameters.get(name)) != plain(value)
+                f"{name} {used.get(name)}" for name, v in c.parameters.items() if plain(used.get(name)) != plain(v)
             ]
-            other += [f"no {name}" for name in claim.stated["metrics"] if name not in result.history]
-            (short if "shortened" in result.reasons and all(o.startswith("epochs") for o in other) else off).extend(
-                f"{result.label} (seed {result.seed}): {text}" for text in other
-            )
-        if off or not short:
+            other += [f"no {name}" for name in c.metrics if name not in result.history]
+            fewer = "shortened" in result.reasons and used.get("epochs") != c.parameters["epochs"] and len(other) == 1
+            (shorter if fewer else off).extend(f"{result.label} (seed {result.seed}): {text}" for text in other)
+        if off or not shorter:
             return fact(not off, "; ".join(off) or "as stated")
-        return unknown("a shortened run sets its own number of epochs", "; ".join(short))
+        return unknown("a shortened run sets its own number of epochs", "; ".join(shorter))
 
-    return of_each(e, claim, judge)
+    return of_each(e, c, judge)
 
 
 @judges("S02")
-def layers_of_cnn(e, claim):
-    """A Sequential: every Conv2D with ReLU, then batch normalisation; pooling, Flatten, hidden Dense layers, softmax."""
-    return [cnn_convolutions(e), has_layers(e, "traditional_cnn", claim.stated["layers"]), hidden_dense(e), softmax(e)]
-
-
-@check
-def cnn_convolutions(e):
-    """Every convolution applies ReLU and is followed by batch normalisation, in a Sequential."""
-    architecture = network(e, "traditional_cnn")
-    layers = flat_layers(architecture)
-    at = [i for i, name in enumerate(classes_of(layers)) if name == "Conv2D"]
-    good = [
-        i
-        for i in at
-        if has_relu(layers[i : i + 3])
-        and next((n for n in classes_of(layers[i + 1 : i + 3]) if n not in ("ReLU", "Activation")), "")
-        == "BatchNormalization"
+def layers_of_cnn(e, c):
+    """A Sequential: each Conv2D with ReLU, then batch normalisation; pooling, Flatten, hidden Dense layers, softmax."""
+    network = Network(e, "traditional_cnn")
+    at = [i for i, layer in enumerate(network.layers) if layer["class"] == "Conv2D"]
+    after = [network.followed_by(i) for i in at]
+    good = sum("relu" in names and "BatchNormalization" in names[:3] for names in after)
+    last, hidden = network.layers[-1], network.count("Dense") - 1
+    return [
+        fact(0 < len(at) == good, f"{good} of {len(at)} convolutions with ReLU and batch normalisation"),
+        fact(network.described["class"] == "Sequential", network.described["class"]),
+        has_layers(network, c.layers),
+        fact(hidden > 1, f"hidden dense layers: {hidden}", wrong=f"{hidden} hidden dense layer, the text has several"),
+        fact((last["class"], setting(last, "activation")) == ("Dense", "softmax"), f"last layer {last['class']}"),
     ]
-    text = f"{len(good)} of {len(at)} convolutions with ReLU and batch normalisation, {architecture['class']}"
-    return fact(bool(at) and len(good) == len(at) and architecture["class"] == "Sequential", text)
 
 
-@check
-def hidden_dense(e):
-    """More than one dense layer stands before the output; the text has the plural."""
-    n = classes_of(flat_layers(network(e, "traditional_cnn"))).count("Dense") - 1
-    return fact(n > 1, plural(n, "hidden dense layer"))
-
-
-@check
-def softmax(e):
-    """The last layer is dense with a softmax."""
-    last = flat_layers(network(e, "traditional_cnn"))[-1]
-    return fact(
-        last["class"] == "Dense" and setting(last, "activation") == "softmax",
-        f"last layer {last['class']}, {setting(last, 'activation')}",
-    )
-
-
-@check
-def has_layers(e, model, wanted):
+def has_layers(network, wanted):
     """The notebook's own layers hold each of these classes."""
-    names = classes_of(own_layers(network(e, model)))
+    names = [layer["class"] for layer in network.own]
     missing = [name for name in wanted if name not in names]
-    text = ", ".join(f"{names.count(name)} {name}" for name in wanted)
-    return fact(not missing, text, wrong=f"no {listed(missing)}")
+    return fact(not missing, ", ".join(f"{names.count(n)} {n}" for n in wanted), wrong=f"no {listed(missing)}")
 
 
-@check
 def starts_from(e, model, start):
     """The training started from these weights; where ImageNet's were unavailable, the run cannot tell."""
-    result = e.built(model)
-    used, reason = result.record["weights"]["used"], result.record["weights"].get("reason")
-    text = f"weights: {used}"
-    if used != start and result.record["weights"]["requested"] == start:
-        why = (reason or "").partition(" (")[0]
-        return unknown(f"{e.label(model)} asked for {start} weights and did not get them ({why})", text)
-    return fact(used == start, text)
+    weights = e.built(model).record["weights"]
+    if weights["used"] != start and weights["requested"] == start:
+        why = (weights.get("reason") or "no reason recorded").partition(" (")[0]
+        return unknown(f"{e.label(model)} asked for {start} weights and did not get them ({why})")
+    return fact(weights["used"] == start, f"weights: {weights['used']}")
 
 
-@check
-def built_on(e, model, base):
+def built_on(network, base):
     """The network is a Sequential around this base."""
-    architecture = network(e, model)
-    found = base_of(architecture)
-    text = f"{architecture['class']} around {found['name'] if found else 'no base'}"
-    return fact(architecture["class"] == "Sequential" and bool(found) and plain(found["name"]) == plain(base), text)
+    name = network.base["name"] if network.base else "no base"
+    kind = network.described["class"]
+    return fact(kind == "Sequential" and plain(name) == plain(base), f"{kind} around {name}")
 
 
-@check
 def augmented(e, model, wanted):
     """Training images are augmented, with these settings above 0."""
     on = [name for name, value in e.built(model).record.get("augmentation", {}).items() if value]
     missing = [name for name in wanted if name not in on]
-    return fact(
-        bool(on) and not missing,
-        f"augmented: {', '.join(on) or 'no'}",
-        wrong=f"without {listed(missing)}" if missing else "",
-    )
+    wrong = f"without {listed(missing)}" if missing else ""
+    return fact(bool(on) and not missing, f"augmented: {', '.join(on) or 'no'}", wrong=wrong)
 
 
-@judges("S03")
-def resnet_as_described(e, claim):
-    """ResNet-50 from ImageNet weights in a Sequential with the stated layers; training images rotated and flipped."""
-    return [
-        starts_from(e, "resnet50", "imagenet"),
-        built_on(e, "resnet50", "resnet50"),
-        has_layers(e, "resnet50", claim.stated["layers"]),
-        augmented(e, "resnet50", claim.stated["augmentation"]),
-    ]
+@judges("S03", "S04", "S05")
+def network_as_described(e, c):
+    """Initial weights, base, further layers and augmentation are as described; of MobileNet-V3 the top is trained."""
+    (model,) = c.models
+    parts = [check(starts_from)(e, model, c.start), augmented(e, model, c.augmentation)]
+    try:
+        network = Network(e, model)
+    except Untestable as error:
+        return [*parts, unknown(error.reason)]
+    parts += [has_layers(network, c.layers)] if "layers" in c.stated else []
+    parts += [built_on(network, c.base)] if "base" in c.stated else []
+    return parts + ([top_is_trained(network)] if c.id == "S05" and network.base else [])
 
 
-@judges("S04")
-def vgg_as_described(e, claim):
-    """VGG-16 is built in the code without pretrained weights, from the stated layers; training images are augmented."""
-    return [
-        starts_from(e, "vgg16", "none"),
-        has_layers(e, "vgg16", claim.stated["layers"]),
-        augmented(e, "vgg16", []),
-    ]
-
-
-@judges("S05")
-def mobilenet_as_described(e, claim):
-    """MobileNetV3Small from ImageNet weights, its top trained; training images rotated, shifted and flipped."""
-    return [
-        starts_from(e, "mobilenet_v3", "imagenet"),
-        built_on(e, "mobilenet_v3", "MobileNetV3Small"),
-        top_is_trained(e),
-        augmented(e, "mobilenet_v3", claim.stated["augmentation"]),
-    ]
-
-
-@check
-def top_is_trained(e):
-    """The last convolution of MobileNet-V3's base is trained."""
-    base = base_of(network(e, "mobilenet_v3"))
-    if base is None:
-        return fact(False, "no base")
-    layers = [layer for layer in flat_layers(base) if layer["parameters"]]
-    trained = [layer for layer in layers if layer["trainable_parameters"]]
+def top_is_trained(network):
+    """The last convolution of the base is trained."""
+    layers = [layer for layer in flat(network.base) if layer["parameters"]]
+    trained = sum(bool(layer["trainable_parameters"]) for layer in layers)
     last = [layer for layer in layers if layer["class"] == "Conv2D"][-1]
-    return fact(
-        bool(last["trainable_parameters"]), f"{len(trained)} of {len(layers)} base layers with weights are trained"
-    )
+    return fact(last["trainable_parameters"] > 0, f"{trained} of {len(layers)} base layers with weights are trained")
 
 
 @judges("S06")
-def callbacks_and_curves(e, claim):
-    """The learning rate never rises, the best epoch is kept, five curves are recorded, and F1 is that of P and R."""
-    return [part for judge in (schedule, recorded, f1_of_p_and_r) for part in of_each(e, claim, judge)]
+def callbacks_and_curves(e, c):
+    """The learning rate never rises, the best epoch is kept, five curves are recorded, and F1 is 2PR / (P + R)."""
+    return [part for judge in (schedule, recorded, f1_of_p_and_r) for part in of_each(e, c, judge)]
 
 
 def schedule(results):
     """ReduceLROnPlateau and ModelCheckpoint, by what they leave in the history."""
     off, texts = [], []
     for result in results:
-        rates = result.history["learning_rate"].to_numpy(dtype=float)
-        accuracy = result.history["val_accuracy"].to_numpy(dtype=float)
+        rates, accuracy = (result.history[name].to_numpy(dtype=float) for name in ("learning_rate", "val_accuracy"))
         if len(rates) < 2:
             return unknown(f"{result.label} has one epoch, which no schedule can change")
         kept = int(result.record["epochs"]["best"])
-        texts.append(f"{result.label}: epoch {kept} kept, {int((np.diff(rates) < 0).sum())} reductions")
+        texts.append(f"{result.label}: epoch {kept} kept, {(np.diff(rates) < 0).sum()} reductions")
         if (np.diff(rates) > 0).any():
             off.append(f"{result.label}: the learning rate rose")
         if not 1 <= kept <= len(accuracy) or accuracy[kept - 1] < np.nanmax(accuracy):
@@ -217,58 +149,49 @@ def f1_of_p_and_r(results):
     """In every epoch F1 is 2PR / (P + R) of that epoch's validation precision and recall."""
     off = []
     for result in results:
-        if not {"val_precision", "val_recall", "val_f1"} <= set(result.history):
-            continue
-        p, r, f1 = (result.history[f"val_{name}"] for name in ("precision", "recall", "f1"))
-        gap = (f1 - (2 * p * r / (p + r)).where(p + r > 0, 0.0)).abs().max()
-        if not gap <= F1_ROUNDING:
-            off.append(f"{result.label}: F1 is off by up to {gap:.3f}")
+        table = result.history.reindex(columns=["val_precision", "val_recall", "val_f1"])
+        p, r, f1 = table.to_numpy(dtype=float).T
+        gap = np.abs(f1 - np.divide(2 * p * r, p + r, out=np.zeros_like(p), where=p + r > 0)).max()
+        off += [f"{result.label}: F1 is off by up to {gap:.3f}"] if gap > F1_ROUNDING else []
     return fact(not off, wrong="; ".join(off))
 
 
 @judges("S07")
-def saved_files(e, claim):
+def saved_files(e, c):
     """Each model's folder holds the network and the weights in the stated forms (.keras for the traditional CNN)."""
-    return [files_of(e, model, names) for model, names in claim.stated["files"].items()]
 
+    def judge(results):
+        label, folder = results[0].label, results[0].folder
+        wanted = c.files[next(model for model in c.models if results[0].model.startswith(model))]
+        missing = [name for name in wanted if not (folder / name).exists()]
+        if missing == wanted:
+            return unknown(f"no trained network of {label} lies in the run's folder: deleted, or not saved")
+        return fact(not missing, f"{label}: {len(wanted) - len(missing)} files", wrong=f"{label}: no {listed(missing)}")
 
-@check
-def files_of(e, model, wanted):
-    """One model's files; without any of them the network was deleted or not saved, which refutes nothing."""
-    result = e.built(model)
-    missing = [name for name in wanted if not (result.folder / name).exists()]
-    if len(missing) == len(wanted):
-        return unknown(f"no trained network of {result.label} lies in the run's folder: deleted, or not saved")
-    there = listed(name for name in wanted if name not in missing)
-    return fact(not missing, f"{result.label}: {there}", wrong=f"{result.label}: no {listed(missing)}")
+    return of_each(e, c, judge)
 
 
 @judges("S10")
-def validated_on_the_test_set(e, claim):
+def validated_on_the_test_set(e, c):
     """Under the thesis's protocol, the images validated on are those tested on, and a fifth of all."""
     found = [result for result in e.run.models if result.record["protocol"] == "thesis"]
     if not found:
-        return [
-            unknown(f"needs the thesis's protocol: {command(e.run, ['resnet50_thesis_protocol'])}", "protocol: sound")
-        ]
-    names = listed(dict.fromkeys(result.label for result in found))
-    curves = [result.history[["val_accuracy", "test_accuracy"]] for result in found]
-    apart = [r.label for r, c in zip(found, curves, strict=True) if not (c.iloc[:, 0] == c.iloc[:, 1]).all()]
-    same = fact(
-        not apart, f"{names}: validated on the test images", wrong=f"{listed(apart)}: validated on other images"
-    )
-    shares = {}
+        needs = command(e.run, ["resnet50_thesis_protocol"], profile="paper")
+        return unknown(f"needs the thesis's protocol: {needs}", "protocol: sound")
+    parts = []
     for result in found:
-        split = result.record["split"]
-        if not (split["images_per_class"] or split["test_images_per_class"]):
-            test = split["public"] + split["private"]
-            shares[result.label] = test / (test + split["train"])
-    off = [name for name, share in shares.items() if abs(share - claim.stated["share"]) > claim.tolerances["share"]]
-    text = ", ".join(f"{name}: {share:.1%} test images" for name, share in shares.items())
-    return [same, fact(not off, text) if shares else unknown("only some images of each class were used")]
+        split, same = result.record["split"], (result.history["val_accuracy"] == result.history["test_accuracy"]).all()
+        wrong = f"{result.label}: validated on other images than tested on"
+        parts.append(fact(same, f"{result.label}: validated on the test images", wrong=wrong))
+        if split["images_per_class"] or split["test_images_per_class"]:
+            parts.append(unknown("only some images of each class were used"))
+            continue
+        share = (split["public"] + split["private"]) / (split["public"] + split["private"] + split["train"])
+        parts.append(fact(abs(share - c.share) <= c.within["share"], f"{share:.1%} of the images are test images"))
+    return parts
 
 
 @judges("S14")
-def tuned_on_which_images(e, claim):
+def tuned_on_which_images(e, c):
     """None: the thesis does not report its experiments, so nothing can be repeated; here each value is Table 5.1's."""
-    return [unknown("the thesis does not say what was tried, nor on which images; here nothing was searched for")]
+    return unknown("the thesis does not say what was tried, nor on which images; here nothing was searched for")
