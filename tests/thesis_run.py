@@ -1,6 +1,7 @@
 """A planted run that is like the thesis's, or as unlike it as a test wants, without any training."""
 
 import copy
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ LEVELS = {
         "loss": (0.6, 1.1), "accuracy": (0.75, 0.62), "precision": (0.8, 0.7), "recall": (0.62, 0.59), "f1": (0.7, 0.6),
     },
     "resnet50": {
-        "loss": (0.98, 1.02), "accuracy": (0.72, 0.68), "precision": (0.74, 0.72), "recall": (0.61, 0.6),
+        "loss": (0.98, 1.02), "accuracy": (0.72, 0.68), "precision": (0.745, 0.715), "recall": (0.61, 0.6),
         "f1": (0.67, 0.66),
     },
     "vgg16": {
@@ -47,12 +48,18 @@ LEVELS = {
 RANDOM = {"requested": "imagenet", "used": "none", "sha256": None, "reason": "no network (URL)"}
 
 
+@cache
+def names(n):
+    """Ids of images."""
+    return [f"image-{i}" for i in range(n)]
+
+
 def table_of(label, proba):
     """Predictions of test images (every other one PublicTest), and the same again as training images."""
     n = len(label)
     usage = np.where(np.arange(n) % 2, "PublicTest", "PrivateTest")
     label, usage = np.tile(label, 2), np.concatenate([usage, np.full(n, "Training")])
-    table = pd.DataFrame({"id": [f"image-{i}" for i in range(2 * n)], "usage": usage, "label": label.astype("int8")})
+    table = pd.DataFrame({"id": names(2 * n), "usage": usage, "label": label.astype("int8")})
     table[list(PROBABILITY_COLUMNS)] = np.tile(proba, (2, 1)).astype("float32")
     return table
 

@@ -1,19 +1,17 @@
 """What a claim is made of: checks, each with an outcome, our figure and the reason.
 
 A check holds (`YES`), is refuted (`NO`), is open because the interval reaches over the edge (`OPEN`), or cannot be
-told from this run (`UNKNOWN`). A value holds when its 90% interval lies within the tolerance and is refuted when the interval
-lies outside: two one-sided tests at 5%. An order holds, or is refuted, when the interval of the paired difference
-leaves out zero.
+told from this run (`UNKNOWN`). A value holds when its 90% interval lies within the tolerance and is refuted when the
+interval lies outside: two one-sided tests at 5%. An order holds, or is refuted, when the interval of the paired
+difference leaves out zero.
 """
 
 import functools
 from dataclasses import dataclass
 
-import numpy as np
-from scipy import stats
-
 from fer_utils.claims.evidence import Score, Untestable, number
 from fer_utils.constants import CLASSES
+from fer_utils.findings import comparisons
 from fer_utils.words import interval, listed
 
 YES, NO, OPEN, UNKNOWN = "yes", "no", "open", "unknown"
@@ -21,8 +19,8 @@ YES, NO, OPEN, UNKNOWN = "yes", "no", "open", "unknown"
 #: Floats that miss a tolerance by less than this meet it.
 EPS = 1e-9
 
-#: Chance of a wrong decision of each one-sided test, and the power for which sample sizes are worked out.
-ALPHA, POWER = 0.05, 0.80
+#: Chance of a wrong decision of each one-sided test.
+ALPHA = 0.05
 
 WORDS = {"auc": "AUC", "f1": "F1"}
 
@@ -81,7 +79,7 @@ def unknown(why, ours=""):
 
 
 def named(metric):
-    """``"macro F1"`` for ``"macro_f1"``; ``"validation loss"`` for ``"test_loss"``: the thesis calls its test set so."""
+    """``"macro F1"`` for ``"macro_f1"``; ``"validation loss"`` for ``"test_loss"``, as in the thesis."""
     return " ".join(WORDS.get(word, word) for word in metric.replace("test_", "validation_").split("_"))
 
 
@@ -181,27 +179,27 @@ def first_of(e, model, others, score, words, highest=True, margin=0.0):
                 raise
             lacking += error.models
     outcomes, whys = [], []
-    for other in set(found) - {model}:
-        gap = found[model] - found[other] if highest else found[other] - found[model]
-        outcomes.append(compare(Score(gap.value + margin, gap.draws + margin, ()), len(others)))
+    for other in [m for m in found if m != model]:
+        gap = found[model] - found[other]
+        ahead = Score(0, (gap.draws if highest else -gap.draws) + margin, ())
+        outcomes.append(compare(ahead, len(others)))
         if outcomes[-1] != YES:
-            side = "is ahead of" if outcomes[-1] == NO else "cannot be told from"
-            gap = gap if highest else found[model] - found[other]
-            by = signed(gap, 1 - ALPHA / len(others))
-            whys.append(f"{e.label(other)} {side} {e.label(model)}, which differs by {by}{power(e, model, other)}")
+            by = signed(gap, 1 - ALPHA / len(others)) + (power(e, model, other) if words == "accuracy" else "")
+            words_of = {NO: "", OPEN: ", not told apart"}[outcomes[-1]]
+            whys.append(f"{e.label(model)} less {e.label(other)}: {by}{words_of}")
     outcome = next((o for o in (NO, *([UNKNOWN] * bool(lacking)), OPEN) if o == UNKNOWN or o in outcomes), YES)
     order = sorted(found, key=lambda m: found[m].value, reverse=highest)
     text = f"{words}: " + ", ".join(f"{e.label(m)} {number(found[m].value)}" for m in order)
-    return Check(outcome, text, "; ".join(sorted(whys)), lacking=tuple(lacking))
+    return Check(outcome, text, f"{words}: {'; '.join(whys)}", lacking=tuple(lacking))
 
 
 def power(e, model, other):
     """What difference in accuracy the test images tell apart at 80% power, given the share of discordant images."""
     share, n = e.discordance(model, other)
-    if not share:
-        return ""
-    smallest = (stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER)) * np.sqrt(share / n)
-    return f" ({share:.0%} of {n:,} images discordant, which tell {100 * smallest:.1f} points of accuracy apart)"
+    least = 100 * comparisons.detectable(n, share) if share else 0
+    return (
+        f" ({share:.0%} of {n:,} images discordant, which tell {least:.1f} points apart at 80% power)" if share else ""
+    )
 
 
 @check

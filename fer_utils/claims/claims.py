@@ -18,7 +18,7 @@ from fer_utils.claims.checks import JUDGES, NO, OPEN, UNKNOWN, YES, Check
 from fer_utils.claims.evidence import PRETRAINED, READINGS, Evidence, Untestable
 from fer_utils.claims.marks import collapsed, marks  # noqa: F401  (collapsed is for those who name trainings)
 from fer_utils.claims.page import render  # noqa: F401  (part of this module's interface)
-from fer_utils.claims.verdicts import (
+from fer_utils.claims.verdicts import (  # noqa: F401  (names that others take from here)
     CONSISTENT,
     CONTRADICTED,
     FOLLOWED,
@@ -27,10 +27,12 @@ from fer_utils.claims.verdicts import (
     NOT_REPRODUCED,
     NOT_TESTABLE,
     REPRODUCED,
-    SELECTION,  # noqa: F401
-    SIGNS,  # noqa: F401
+    SELECTION,
+    SIGNS,
     UNDECIDED,
-    tally_table,  # noqa: F401
+    VERDICTS,
+    tally,
+    tally_table,
 )
 from fer_utils.errors import ConfigError
 from fer_utils.files import replacing
@@ -182,7 +184,7 @@ def judge_claim(claim, evidence):
         "high": high,
         "reason": reason,
         "seen": seen,
-        "marks": marks(shown, claim.models) if claim.group == "results" else "",
+        "marks": marks(shown, claim.models) if claim.group == "results" and claim.kind != "network" else "",
         "figure": " ".join(claim.figures),
         "difference": max((part.difference for part in checks if part.difference is not None), default=nan),
     }

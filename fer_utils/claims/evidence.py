@@ -206,13 +206,13 @@ class Evidence:
         """How often each test image is drawn in each resample, shape (resamples, n); equal for equal images."""
 
         def compute():
-            drawn = np.random.default_rng(key).multinomial(n, np.full(n, 1 / n), size=self.resamples)
-            return drawn.astype(np.float32)
+            drawn = np.random.default_rng(key).integers(0, n, (self.resamples, n))
+            return np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float32)
 
         return self.once(("weights", key, n), compute)
 
     def scored(self, result):
-        """Every figure of one training on the test images: dict of name to (value, draws); confusion counts, too.
+        """Every figure of one training on the test images: dict of name to (value, draws); ``confusion``, counts.
 
         Names are those of `fer_utils.findings.statistics.COUNTED`, the same with ``balanced_`` in front (all classes
         weighted alike), ``loss``, ``auc_<class>`` and ``mean_auc``.
@@ -228,34 +228,27 @@ class Evidence:
         y_true = table["label"].to_numpy(dtype=np.int64)
         y_proba = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float32)
         weights = self.weights(zlib.crc32("\n".join(table["id"]).encode()), n)
-        best = y_proba.argmax(axis=1)
-        cell = (y_true * 7 + best) * 2 + (y_proba.max(axis=1) > metrics.THRESHOLD)
-        drawn = weights @ np.eye(98, dtype=np.float32)[cell]
-        counts = np.vstack([np.bincount(cell, minlength=98)[None], drawn]).reshape(-1, 7, 7, 2)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        hot = np.eye(98, dtype=np.float32)[statistics.outcomes(y_true, y_proba)]
+        counts = np.vstack([hot.sum(axis=0), weights @ hot]).reshape(-1, 7, 7, 2)
+        with np.errstate(invalid="ignore"):
             balanced = np.nan_to_num(counts / counts.sum(axis=(-1, -2), keepdims=True))
-        found = {}
+        found = {"confusion": counts[0].sum(axis=-1).astype(np.int64)}
         for prefix, array in (("", counts), ("balanced_", balanced)):
             values = statistics.counted_metrics(array)
             found |= {prefix + name: (float(values[name][0]), values[name][1:]) for name in statistics.COUNTED}
-        losses = -np.log(np.clip(y_proba[np.arange(n), y_true].astype(float), 1e-7, 1 - 1e-7))
+        losses = metrics.cross_entropies(y_true, y_proba)
         found["loss"] = (float(losses.mean()), weights @ losses / n)
-        influence = np.zeros(n)
+        parts = {}
         for k, name in enumerate(CLASSES):
             own = y_true == k
-            if not 0 < own.sum() < n:
-                influence[:] = np.nan
-                continue
-            of_own = statistics.placements(y_proba[own, k], y_proba[~own, k])
-            of_others = 1 - statistics.placements(y_proba[~own, k], y_proba[own, k])
-            part = np.zeros(n)
-            part[own], part[~own] = (of_own - of_own.mean()) / own.sum(), (of_others - of_own.mean()) / (~own).sum()
-            found[f"auc_{name}"] = (float(of_own.mean()), of_own.mean() + weights @ part)
-            influence += part / len(CLASSES)
-        if not np.isnan(influence).any():
+            if 0 < own.sum() < n:
+                sides = [statistics.placements(y_proba[i, k], y_proba[~i, k]) for i in (own, ~own)]
+                area, part = float(sides[0].mean()), np.zeros(n)
+                part[own], part[~own] = (sides[0] - area) / own.sum(), (1 - sides[1] - area) / (~own).sum()
+                found[f"auc_{name}"], parts[name] = (area, area + weights @ part), part
+        if len(parts) == len(CLASSES):
             mean = float(np.mean([found[f"auc_{name}"][0] for name in CLASSES]))
-            found["mean_auc"] = (mean, mean + weights @ influence)
-        found["confusion"] = counts[0].sum(axis=-1)
+            found["mean_auc"] = (mean, mean + weights @ np.mean(list(parts.values()), axis=0))
         return found
 
     def combine(self, model, pairs):

@@ -148,8 +148,8 @@ def references_to_figures(e, c):
 def an_unseen_test_set(e, c):
     """Training, validation and unseen test images have a share of their own each."""
     left = abs(round(1 - c.training - c.test, 9))
-    why = f"{c.training:.0%} training and {c.test:.0%} test leave {left:.0%} for the validation curves, the checkpoint and "
-    why += "the learning-rate schedule, so these use the test images"
+    why = f"{c.training:.0%} training and {c.test:.0%} test leave {left:.0%} for the validation curves, the checkpoint "
+    why += "and the learning-rate schedule, so these use the test images"
     ours = ", ".join(dict.fromkeys(f"{r.record['protocol']} protocol" for r in e.run.models))
     return fact(left > 0, ours, why, difference=1.0)
 

@@ -3,262 +3,88 @@
 import copy
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import planted
 import pytest
 from bs4 import BeautifulSoup
 from scipy import stats
 from sklearn import metrics as sk
+from thesis_run import (
+    CONFUSION,
+    FOUR,
+    LEVELS,
+    RANDOM,
+    SOFTMAX,
+    TEST,
+    TRAINING,
+    fingerprint,
+    from_confusion,
+    layer,
+    one_class,
+    plant,
+    resnet_base,
+    table_of,
+    with_accuracy,
+    with_auc,
+)
 
 from fer_utils.claims import claims
-from fer_utils.claims.claims import CONTRADICTED, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED
-from fer_utils.claims.evidence import Evidence, tail
-from fer_utils.claims.rules import RULES, bounds
-from fer_utils.claims.rules_curves import settling_epoch
-from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, USAGES
+from fer_utils.claims.checks import JUDGES, NO, OPEN, YES, above, first_of, inside
+from fer_utils.claims.claims import (
+    CONSISTENT,
+    CONTRADICTED,
+    FOLLOWED,
+    NOT_FOLLOWED,
+    NOT_REPRODUCED,
+    NOT_TESTABLE,
+    REPRODUCED,
+    UNDECIDED,
+)
+from fer_utils.claims.curves import settling_epoch
+from fer_utils.claims.evidence import Evidence, Score, tail
+from fer_utils.claims.marks import collapsed
+from fer_utils.constants import CLASSES
 from fer_utils.errors import ConfigError
-from fer_utils.findings import results
+from fer_utils.findings import results, statistics
 
-FOUR = ("traditional_cnn", "resnet50", "vgg16", "mobilenet_v3")
-
-#: Images of FER2013 by class, training and test, as Kaggle's listing has them (order of CLASSES).
-TRAINING = (3995, 436, 4097, 7215, 4965, 4830, 3171)
-TEST = (958, 111, 1024, 1774, 1233, 1247, 831)
-
-#: Fig. 5.8 in percent as far as the thesis gives it; the rest of each row is spread so that nothing else stands out.
-CONFUSION = {
-    "angry": (60, 3, 9, 5, 10, 10, 3),
-    "disgust": (9, 82, 1, 3, 1, 2, 2),
-    "fear": (9, 4, 56, 3, 6, 17, 5),
-    "happy": (2, 2, 2, 87, 3, 2, 2),
-    "neutral": (9, 2, 5, 9, 57, 17, 1),
-    "sad": (10, 1, 9, 5, 15, 57, 3),
-    "surprise": (4, 2, 7, 5, 2, 2, 78),
-}
-
-#: The level at which each of the thesis's curves settles, as its text gives it (training, then validation).
-LEVELS = {
-    "traditional_cnn": {
-        "loss": (0.6, 1.1), "accuracy": (0.75, 0.62), "precision": (0.8, 0.7), "recall": (0.62, 0.59), "f1": (0.7, 0.6),
-    },
-    "resnet50": {
-        "loss": (0.98, 1.02), "accuracy": (0.72, 0.68), "precision": (0.74, 0.72), "recall": (0.61, 0.6),
-        "f1": (0.67, 0.66),
-    },
-    "vgg16": {
-        "loss": (1.22, 1.19), "accuracy": (0.55, 0.56), "precision": (0.722, 0.721), "recall": (0.33, 0.4),
-        "f1": (0.5, 0.51),
-    },
-    "mobilenet_v3": {
-        "loss": (0.7, 1.1), "accuracy": (0.7, 0.61), "precision": (0.8, 0.7), "recall": (0.62, 0.6), "f1": (0.66, 0.62),
-    },
-}  # fmt: skip
+SCRATCH, IMAGENET = "from scratch", "ImageNet weights"
+BY_ID = {claim.id: claim for claim in claims.load_claims()}
+RESULTS = [claim.id for claim in BY_ID.values() if claim.group == "results" and claim.kind != "network"]
 
 
-# ---- planting
+def judged(run, reading=IMAGENET, resamples=100):
+    """The audit by id, under one reading."""
+    table = claims.judge(run, resamples)
+    return table[table["reading"].isin(["", reading])].set_index("id")
 
 
-def table_of(label, proba):
-    """Predictions of test images (the first half PublicTest), and the same again as training images."""
-    n = len(label)
-    usage = np.where(np.arange(n) % 2, "PublicTest", "PrivateTest")
-    label, usage = np.tile(label, 2), np.concatenate([usage, np.full(n, "Training")])
-    table = pd.DataFrame({"id": [f"image-{i}" for i in range(2 * n)], "usage": usage, "label": label.astype("int8")})
-    table[list(PROBABILITY_COLUMNS)] = np.tile(proba, (2, 1)).astype("float32")
-    return table
+def row_of(run, name, reading=IMAGENET, **stated):
+    """One claim's row, with some of what the thesis states changed."""
+    claim = replace(BY_ID[name], stated=BY_ID[name].stated | stated)
+    return claims.judge_claim(claim, Evidence(run, reading if len(claim.readings) > 1 else "", resamples=300))
 
 
-def from_confusion(percent=CONFUSION, sure=0.9):
-    """100 test images of each class, classified as the matrix says, each with the probability `sure`."""
-    label = np.repeat(np.arange(7), 100)
-    predicted = np.concatenate([np.repeat(np.arange(7), percent[name]) for name in CLASSES])
-    proba = np.full((700, 7), (1 - sure) / 6)
-    proba[np.arange(700), predicted] = sure
-    return table_of(label, proba)
-
-
-def with_accuracy(percent, sure=0.9):
-    """700 test images of which `percent` of 100 in each class are right, the others taken for the next class."""
-    rows = {name: [0] * 7 for name in CLASSES}
-    for k, name in enumerate(CLASSES):
-        rows[name][k], rows[name][(k + 1) % 7] = percent, 100 - percent
-    return from_confusion(rows, sure)
-
-
-def with_auc(percent):
-    """100 test images of each class; `percent` of its own ones score above all others, the rest below.
-
-    Each class's AUC is that percentage. The rows are no probabilities, which nothing that ranks minds.
-    """
-    label = np.repeat(np.arange(7), 100)
-    proba = np.full((700, 7), 0.5)
-    for k in range(7):
-        proba[label == k, k] = np.where(np.arange(100) < percent[k], 0.9, 0.1)
-    return table_of(label, proba)
-
-
-def curves(model, levels=LEVELS):
-    """45 epochs: training loss falls to the end, all else settles at its level, validation loss at epoch 20."""
-    epoch = np.arange(1, 46)
-    final = {}
-    for name, (training, validation) in levels[model].items():
-        final |= {name: training} | {f"{prefix}_{name}": validation for prefix in ("val", "test", "public", "private")}
-    history = planted.planted_history(45, final)
-    loss, test_loss = levels[model]["loss"]
-    history["loss"] = loss + 0.01 * (41 - epoch)
-    # The deviation from the level is above 0.05 up to epoch 19 and below it from epoch 20 on.
-    history["test_loss"] = test_loss + np.where(epoch < 20, 0.1 + 0.02 * (20 - epoch), 0.0)
-    for prefix in ("val_",):
-        p, r = history[prefix + "precision"], history[prefix + "recall"]
-        history[prefix + "f1"] = 2 * p * r / (p + r)
-    history["learning_rate"] = np.where(epoch < 30, 1e-3, 2e-4)
-    return history
-
-
-def layer(kind, name="", parameters=9, trainable=9, **settings):
-    """One layer as ``architecture.json`` has it."""
-    return {
-        "name": name or kind.lower(),
-        "class": kind,
-        "parameters": parameters,
-        "trainable_parameters": trainable,
-        "settings": settings,
-        "output_shape": [1],
-        "inbound": [],
-    }
-
-
-def network(layers):
-    """A Sequential as ``architecture.json`` has it."""
-    return {
-        "name": "planted",
-        "class": "Sequential",
-        "input_shape": [48, 48, 1],
-        "parameters": {"total": 1234, "trainable": 1234, "non_trainable": 0},
-        "layers": layers,
-    }
-
-
-SOFTMAX = layer("Dense", units=7, activation="softmax")
-
-
-def resnet_base(threes=1):
-    """ResNet-50's convolutions under Keras's names; `threes` of 3x3 in each block."""
-    layers = [layer("Conv2D", "conv1_conv", kernel_size=[7, 7])]
-    for stage, blocks in zip((2, 3, 4, 5), (3, 4, 6, 3), strict=True):
-        for block in range(1, blocks + 1):
-            kernels = [[1, 1], *[[3, 3]] * threes, [1, 1]]
-            if block == 1:
-                layers.append(layer("Conv2D", f"conv{stage}_block1_0_conv", kernel_size=[1, 1]))
-            layers += [
-                layer("Conv2D", f"conv{stage}_block{block}_{i}_conv", kernel_size=kernel)
-                for i, kernel in enumerate(kernels, start=1)
-            ]
-    return layer("Functional", "resnet50", 99) | {"layers": layers}
-
-
-def architectures():
-    """Networks as the thesis describes them."""
-    convolution = [layer("Conv2D", activation="relu"), layer("BatchNormalization")]
-    mobile = [layer("Conv2D", "conv", trainable=0), layer("Conv2D", "conv_1")]
-    return {
-        "traditional_cnn": network(
-            [*convolution * 3, layer("MaxPooling2D"), layer("Flatten"), layer("Dense"), SOFTMAX]
-        ),
-        "resnet50": network(
-            [resnet_base(), layer("Conv2D"), layer("MaxPooling2D"), layer("Dense"), layer("Dropout"), SOFTMAX]
-        ),
-        "vgg16": network([*[layer("Conv2D")] * 13, layer("MaxPooling2D"), *[layer("Dense")] * 2, SOFTMAX]),
-        "mobilenet_v3": network([layer("Functional", "MobileNetV3Small", 99) | {"layers": mobile}, SOFTMAX]),
-    }
-
-
-def fingerprint(training=TRAINING, test=TEST, **changes):
-    """What the dataset notebook writes about the known FER2013."""
-    public = [n // 2 for n in test]
-    private = [n - half for n, half in zip(test, public, strict=True)]
-    counts = {
-        usage: dict(zip(CLASSES, map(int, row), strict=True))
-        for usage, row in zip(USAGES, (training, public, private), strict=True)
-    }
-    return {
-        "variant": "fer2013-kaggle-jpeg",
-        "known": True,
-        "description": "planted by a test.",
-        "counts": counts,
-        "n_images": int(sum(training) + sum(test)),
-        "decoder": "planted",
-    } | changes
-
-
-def plant(folder, predictions=None, levels=LEVELS, models=FOUR, seeds=(0,), found=None, files=True, **record):
-    """A run like the thesis's; `predictions` maps a model to its table, `found` is the dataset's fingerprint."""
-    networks, trained = architectures(), []
-    for model in models:
-        for seed in seeds:
-            history = curves(model, levels)
-            entry = planted.planted_record(model, seed, **record)
-            entry["augmentation"] = {
-                "rotation_range": 10,
-                "width_shift_range": 0.1,
-                "height_shift_range": 0.1,
-                "horizontal_flip": True,
-            }
-            entry["epochs"] = {"requested": 45, "run": 45, "best": int(history["val_accuracy"].idxmax()) + 1}
-            target = folder / model / f"seed-{seed}"
-            target.mkdir(parents=True)
-            for name in ("model.keras", "model.h5", "model.weights.h5") if files else ():
-                (target / name).write_bytes(b"")
-            table = (predictions or {}).get(model)
-            trained.append(
-                results.ModelResult(
-                    model,
-                    seed,
-                    entry["label"],
-                    entry,
-                    history,
-                    with_accuracy(60) if table is None else table,
-                    {},
-                    "",
-                    copy.deepcopy(networks[model]),
-                    target,
-                )
-            )
-    plan = {"profile": "paper", "command": "./run_all.sh"}
-    dataset = {"source": "fer2013.zip", "fingerprint": found or fingerprint()}
-    return results.Run(folder, plan, trained, dataset=dataset)
-
-
-def verdict_of(run, name):
-    """One claim's verdict."""
-    claim = next(claim for claim in claims.load_claims() if claim.id == name)
-    return claims.judge_claim(claim, Evidence(run))["verdict"]
-
-
-def judged(run):
-    """The audit by id."""
-    return claims.judge(run).set_index("id")
+def verdict_of(run, name, reading=IMAGENET):
+    return row_of(run, name, reading)["verdict"]
 
 
 @pytest.fixture(scope="module")
-def thesis_run(tmp_path_factory):
+def thesis_like(tmp_path_factory):
     """A paper run in which ResNet-50's predictions are those of Fig. 5.8."""
-    predictions = {"resnet50": from_confusion(), "vgg16": with_accuracy(64)}
-    return plant(tmp_path_factory.mktemp("thesis"), predictions)
+    return plant(tmp_path_factory.mktemp("thesis"), {"resnet50": from_confusion(), "vgg16": with_accuracy(64)})
 
 
 @pytest.fixture(scope="module")
-def thesis(thesis_run):
-    return judged(thesis_run)
+def audit(thesis_like):
+    return judged(thesis_like, resamples=1000)
 
 
 @pytest.fixture(scope="module")
 def opposite(tmp_path_factory):
     """A paper run in which hardly anything is as the thesis says."""
-    folder = tmp_path_factory.mktemp("opposite")
     levels = {
         model: {
             "loss": (2.5 + i / 10, 2.0 - i / 10), "accuracy": (0.3, 0.2), "precision": (0.2, 0.4), "recall": (0.9, 0.1),
@@ -266,20 +92,15 @@ def opposite(tmp_path_factory):
         }
         for i, model in enumerate(FOUR)
     }  # fmt: skip
-    predictions = {
-        "traditional_cnn": with_accuracy(80),
-        "resnet50": with_accuracy(50),
-        "vgg16": with_accuracy(60),
-        "mobilenet_v3": with_accuracy(70),
-    }
-    run = plant(folder, predictions, levels, found=fingerprint([n + 50 for n in TRAINING[::-1]], [90] * 7))
+    predictions = dict(zip(FOUR, map(with_accuracy, (80, 50, 61, 70)), strict=True))
+    found = fingerprint([n + 50 for n in TRAINING[::-1]], [90] * 7)
+    run = plant(tmp_path_factory.mktemp("opposite"), predictions, levels, found=found)
     for result in run.models:
-        # A network of nothing, trained with another optimiser, its last file lost.
+        # A network of nothing, trained with another optimizer, its last file lost.
         result.architecture["layers"] = [layer("Flatten")]
         result.record["parameters"]["optimizer"] = "SGD"
         result.record["augmentation"] = {"rotation_range": 0}
         (result.folder / "model.weights.h5").unlink()
-        (result.folder / "model.h5").unlink()
         result.history["learning_rate"] = np.linspace(1e-3, 2e-3, 45)
     return judged(run)
 
@@ -288,10 +109,10 @@ def opposite(tmp_path_factory):
 def aucs(tmp_path_factory):
     """A paper run whose AUCs are those of Fig. 5.4 in fear and happy."""
     percent = {
-        "traditional_cnn": (88, 92, 83, 97, 90, 87, 95),
-        "vgg16": (85, 90, 78, 96, 88, 84, 94),
-        "mobilenet_v3": (84, 90, 81, 97, 84, 82, 90),
-        "resnet50": (89, 95, 84, 98, 91, 88, 97),
+        "traditional_cnn": (88, 92, 83, 97, 90, 87, 93),
+        "vgg16": (85, 90, 78, 96, 88, 84, 93),
+        "mobilenet_v3": (83, 88, 81, 97, 83, 83, 88),
+        "resnet50": (89, 94, 84, 98, 91, 88, 95),
     }
     return judged(plant(tmp_path_factory.mktemp("auc"), {m: with_auc(p) for m, p in percent.items()}))
 
@@ -299,25 +120,16 @@ def aucs(tmp_path_factory):
 # ---- the file
 
 
-def test_there_are_63_claims_with_unique_ids_in_known_groups():
-    ids = [claim.id for claim in claims.load_claims()]
-    expected = [*(f"D{i:02}" for i in range(1, 12)), *(f"S{i:02}" for i in range(1, 14))]
-    expected += [*(f"F{i:02}" for i in range(1, 36)), *(f"L{i:02}" for i in range(1, 5))]
-    assert len(ids) == 63
-    assert sorted(ids) == sorted(expected)
-
-
-def test_every_rule_has_a_claim_and_every_claim_a_rule():
-    used = {name for claim in claims.load_claims() for name, _ in claim.rules}
-    assert used == set(RULES)
-    assert all(claim.rules for claim in claims.load_claims())
+def test_every_claim_has_a_function_and_every_function_a_claim():
+    assert set(BY_ID) == set(JUDGES) and len(BY_ID) == len(claims.load_claims()) == 77
+    groups = pd.Series([claim.group for claim in BY_ID.values()]).value_counts()
+    assert groups.to_dict() == {"results": 36, "arithmetic": 19, "data": 9, "followed": 9, "literature": 4}
+    assert all(len(claim.rule) > 20 for claim in BY_ID.values())
 
 
 def test_every_tolerance_is_used_and_justified():
-    content = copy.deepcopy(claims.read_file(claims.FILE))
-    used = {
-        rule[key] for c in content["claims"] for rule in c["rules"] for key in ("tolerance", "within") if key in rule
-    }
+    content = claims.read_file()
+    used = {name for claim in content["claims"] for name in claim.get("tolerance", [])}
     assert used == set(content["tolerances"])
     assert all(len(entry["because"]) > 20 for entry in content["tolerances"].values())
 
@@ -325,31 +137,19 @@ def test_every_tolerance_is_used_and_justified():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"rules": []}, "no rule"),
-        ({"rules": [{"rule": "by_eye"}]}, "there is no rule 'by_eye'"),
-        ({"rules": [{"rule": "image_count", "of": "all", "value": 1, "tolerance": "generous"}]}, "no tolerance"),
-        ({"rules": [{"rule": "image_count", "of": "all", "tolerance": "count"}]}, "lacks value"),
-        ({"rules": [{"rule": "image_form", "size": 48, "classes": 7, "depth": 1}]}, "does not know depth"),
-        ({"kind": "opinion"}, "kind is 'opinion'"),
-        ({"rules": [{"rule": "score", "metric": "accuracy", "value": 1, "tolerance": "score"}]}, "about a model"),
+        ({"id": "D99"}, "no function judges it"),
+        ({"tolerance": ["generous"]}, "unknown tolerance generous"),
+        ({"group": "opinion"}, "group is 'opinion'"),
+        ({"depth": 1}, "depth"),
+        ({"id": "D02"}, "D02 occurs more than once"),
     ],
 )
 def test_a_claim_that_cannot_be_judged_is_an_error(tmp_path, change, words):
-    content = copy.deepcopy(claims.read_file(claims.FILE))
+    content = copy.deepcopy(claims.read_file())
     content["claims"][0] |= change
     path = tmp_path / "claims.yaml"
     path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(ConfigError, match=words) as error:
-        claims.load_claims(path)
-    assert "D01" in str(error.value)
-
-
-def test_an_id_that_repeats_is_an_error(tmp_path):
-    content = copy.deepcopy(claims.read_file(claims.FILE))
-    content["claims"].append(content["claims"][0])
-    path = tmp_path / "claims.yaml"
-    path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(ConfigError, match="D01 occurs more than once"):
+    with pytest.raises(ConfigError, match=words):
         claims.load_claims(path)
 
 
@@ -357,191 +157,566 @@ def test_tolerances_cover_what_they_are_justified_with():
     """Sampling and rounding, worked out from the formulas that the justifications name."""
     tolerance = {name: entry["value"] for name, entry in claims.load_tolerances().items()}
     z = stats.norm.ppf(0.975)
-    assert z * math.sqrt(0.67 * 0.33 / 7178) + 0.005 <= tolerance["score"]
+    assert 0 <= tolerance["score"] - (z * math.sqrt(0.67 * 0.33 / 7178) + 0.005) < 0.005
     a, m, n = 0.78, 1024, 6154
     q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
     hanley = math.sqrt((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n))
-    assert z * hanley + 0.005 <= tolerance["auc"]
-    # Neither narrower than its justification nor wider by more than rounding up explains.
-    assert tolerance["score"] - 0.005 < z * math.sqrt(0.67 * 0.33 / 7178) + 0.005
-    assert tolerance["auc"] - 0.005 < z * hanley + 0.005
+    assert 0 <= tolerance["auc"] - (z * hanley + 0.005) < 0.005
     macro = z * math.sqrt(sum(0.68 * 0.32 / n for n in TEST)) / 7
-    assert macro == pytest.approx(0.016, abs=5e-4)
-    assert tolerance["macro_score"] - 0.005 < macro + 0.005 <= tolerance["macro_score"]
-    reach = 100 * stats.norm.ppf(1 - 0.025 / 2) * math.sqrt(0.17 * 0.83 / 140)
-    assert tolerance["pair"] - 1 < reach < tolerance["pair"] + 1
-    for points, enough in ((tolerance["rare"], True), (tolerance["rare"] - 1, False)):
-        assert (stats.binom.cdf(math.floor(140 * (1 + points) / 100), 140, 0.01) ** 4 > 0.95) == enough
-    for name, p in (("11 points", 0.57), ("of 8", 0.87)):
-        reach = 100 * stats.norm.ppf(1 - tolerance["cells"] / 2 / 7) * math.sqrt(p * (1 - p) / 140)
-        assert name.endswith(f" {reach:.0f}") or name.startswith(f"{reach:.0f} ")
-        assert name in claims.load_tolerances()["cells"]["because"]
+    assert 0 <= tolerance["macro_score"] - (macro + 0.005) < 0.005
     assert math.comb(21, 4) / math.comb(tolerance["least_pairs"], 4) == 171
-    # Differences of levels add up what either level may be off by; half a unit of the last decimal is what it is.
+    # Differences of levels add up what either level may be off by.
     assert tolerance["apart"] == pytest.approx(2 * tolerance["curve"])
     assert tolerance["threshold_gap"] == pytest.approx(tolerance["curve_range"] + tolerance["rough_curve"])
-    assert tolerance["curve_range"] == tolerance["score"]
-    assert [tolerance[name] for name in ("share", "printed_auc", "rough_curve", "settled_loss")] == [
-        0.01 / 2,
-        0.01 / 2,
-        0.1 / 2,
-        0.1 / 2,
-    ]
-    assert tolerance["close_curve"] == tolerance["rough_curve"] and tolerance["close_loss"] == tolerance["loss_curve"]
-    assert 0.05 + z * 1.2 / math.sqrt(7178) <= tolerance["loss_curve"] < 0.11
-    assert z * math.sqrt(0.67 * 0.33 / 7178) + 0.01 <= tolerance["curve"] < 0.04
-    assert (tolerance["count"], tolerance["whole_image"], tolerance["epochs"]) == (0, 1, 45 / 9)
 
 
 # ---- verdicts
 
 
-def test_every_kind_of_claim_can_get_every_verdict_that_it_can_have(thesis, opposite, aucs, tmp_path):
-    nothing = judged(results.read_run(tmp_path))
-    every = pd.concat([thesis, opposite, aucs, nothing])
-    found = {kind: set(rows["verdict"]) for kind, rows in every.groupby("kind")}
-    tested = {REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE}
-    expected = dict.fromkeys(("dataset", "setup", "value", "ranking", "curve", "auc", "confusion"), tested)
-    assert found == expected | {"literature": {NOT_TESTABLE}, "contradiction": {CONTRADICTED}}
+def test_every_group_can_get_every_verdict_that_it_can_have(audit, opposite, aucs, tmp_path):
+    undecided = judged(plant(tmp_path, {"resnet50": with_accuracy(69)}))
+    every = pd.concat([audit, opposite, aucs, undecided, judged(results.read_run(tmp_path / "none"))])
+    found = {group: set(rows["verdict"]) for group, rows in every.groupby("group")}
+    assert found == {
+        "results": {REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE},
+        "data": {REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE},
+        "followed": {FOLLOWED, NOT_FOLLOWED, NOT_TESTABLE},
+        "arithmetic": {CONTRADICTED, CONSISTENT},
+        "literature": {NOT_TESTABLE},
+    }
 
 
-def test_a_run_like_the_thesis_reproduces_what_it_says(thesis):
-    names = "D04 D06 D07 S01 S02 S03 S04 S05 S06 S07 F01 F02 F08 F09 F10 F11 F12 F18 F19 F20 F21 F22 F23 F24 F26"
-    reproduced = f"{names} F27 F29 F30 F31 F32".split()
-    assert {name: thesis.verdict[name] for name in reproduced} == dict.fromkeys(reproduced, REPRODUCED)
+def test_a_run_like_the_thesis_reproduces_what_it_says(audit):
+    names = "D04 D06 D07 D12 S11 S18 S20 F01 F02 F07 F08 F09 F11 F12 F18 F19 F20 F21 F22 F23 F24 F26 F27 F29 F30 F32"
+    expected = dict.fromkeys(names.split(), REPRODUCED)
+    expected |= dict.fromkeys("S01 S02 S03 S04 S05 S06 S07".split(), FOLLOWED)  # noqa: SIM905
+    # VGG-16 is planted as better than two others; D08 fits one of two readings; S12 is about the name's 16 layers.
+    expected |= {"F04": NOT_REPRODUCED, "S12": NOT_REPRODUCED, "D08": UNDECIDED, "F10": UNDECIDED}
+    assert {name: audit.verdict[name] for name in expected} == expected
 
 
 def test_an_opposite_run_reproduces_next_to_nothing(opposite):
-    tested = opposite[~opposite["verdict"].isin([CONTRADICTED, NOT_TESTABLE])]
-    # F31 too: the planted networks take half of the disgusted faces for frightened ones.
-    assert list(tested.index[tested["verdict"] == REPRODUCED]) == ["D06"]
-    assert "disgust/fear (25.0%) is not among the 7 confused least" in opposite.reason["F31"]
-    assert {"D01", "D04", "D07", "S01", "S02", "S04", "F01", "F04", "F08", "F13", "F17", "F29", "F35"} <= set(
-        tested.index
-    )
+    tested = opposite[~opposite["verdict"].isin([CONTRADICTED, CONSISTENT, NOT_TESTABLE])]
+    assert list(tested.index[tested["verdict"].isin([REPRODUCED, FOLLOWED])]) == ["D06", "S18"]
+    assert "disgust" in opposite.ours["F31"] and opposite.verdict["F31"] == NOT_REPRODUCED
 
 
-def test_the_datasets_own_counts_decide(thesis):
-    assert thesis.verdict["D01"] == NOT_REPRODUCED and thesis.ours["D01"] == "35,887"
-    assert "+547" in thesis.reason["D01"]
-    assert thesis.verdict["D02"] == NOT_REPRODUCED and "disgust -1,219" in thesis.reason["D02"]
-    assert thesis.verdict["D08"] == NOT_REPRODUCED and "+1" in thesis.reason["D08"]
-    assert thesis.verdict["D09"] == NOT_REPRODUCED and "disgust has 111" in thesis.reason["D09"]
+def test_the_datasets_own_counts_decide(audit):
+    assert audit.verdict["D01"] == NOT_REPRODUCED and audit.ours["D01"] == "35,887" and "+547" in audit.reason["D01"]
+    assert audit.verdict["D02"] == NOT_REPRODUCED and "disgust -1,219" in audit.reason["D02"]
+    assert "+1" in audit.reason["D08"] and "7,177, which a random split" in audit.reason["D08"]
+    assert audit.verdict["D09"] == NOT_REPRODUCED and "disgust has 111" in audit.reason["D09"]
+    assert audit.ours["D12"] == "35,887 - 547 = 35,340"
+    assert "neutral 4 against 6, sad 5 against 4, surprise 6 against 5" in audit.reason["D13"]
 
 
 def test_counts_as_the_thesis_has_them_would_reproduce(tmp_path):
-    table = np.array((6989, 1766, 6096, 7849, 7011, 6176, 4005))
-    test = np.array((1000, 1000, 1000, 1000, 1000, 1000, 1177))
-    run = plant(tmp_path, models=(), found=fingerprint(table - test, test))
-    found = judged(run)
+    table, test = np.array((6989, 1766, 6096, 7849, 7011, 6176, 4005)), np.array((*[1000] * 6, 1177))
+    found = judged(plant(tmp_path, models=(), found=fingerprint(table - test, test)))
     assert list(found.verdict[["D02", "D08", "D09", "D04"]]) == [REPRODUCED] * 4
     assert found.verdict["D01"] == NOT_REPRODUCED and found.ours["D01"] == "39,892"
 
 
-@pytest.mark.parametrize(
-    ("percent", "verdict"), [(67, REPRODUCED), (69, REPRODUCED), (50, NOT_REPRODUCED), (70, NOT_REPRODUCED)]
-)
-def test_an_accuracy_counts_within_its_tolerance(tmp_path, percent, verdict):
-    run = plant(tmp_path, {"resnet50": with_accuracy(percent), "vgg16": with_accuracy(40)})
-    found = judged(run)
-    assert found.verdict["F01"] == verdict
-    assert f"accuracy {percent / 100:.3f} [" in found.ours["F01"]
+@pytest.mark.parametrize("share", [0.69, 0.65])
+def test_a_true_gap_of_two_points_is_reproduced_in_five_percent_at_most(share):
+    """The tolerance's own edge: reproduced in at most 5% of the test sets, and not reproduced in as few."""
+    rng, outcomes = np.random.default_rng(0), []
+    for hits in rng.binomial(7178, share, 400):
+        draws = rng.binomial(7178, hits / 7178, 1000) / 7178
+        outcomes.append(inside(Score(hits / 7178, draws, ()), 0.65, 0.69, "accuracy").outcome)
+    # Five standard errors of 5% in 400 are 5.4 points.
+    assert outcomes.count(YES) / 400 < 0.08 and outcomes.count(NO) / 400 < 0.08
+    assert outcomes.count(OPEN) / 400 > 0.85
 
 
-def test_the_interval_is_the_bootstrap_one(thesis, thesis_run):
-    y_true, y_proba = thesis_run.by_name("resnet50")[0].select("test")
+@pytest.mark.parametrize(("percent", "verdict"), [(67, REPRODUCED), (69, UNDECIDED), (50, NOT_REPRODUCED)])
+def test_an_accuracy_is_decided_by_its_interval(tmp_path, percent, verdict):
+    row = row_of(plant(tmp_path, {"resnet50": with_accuracy(percent)}), "F01")
+    assert row["verdict"] == verdict and f"accuracy {percent / 100:.3f} [" in row["ours"]
+    if verdict == UNDECIDED:
+        assert "reaches over the edge of 0.650 to 0.690" in row["reason"]
+
+
+def test_either_sample_may_give_the_second_headline_figure(tmp_path):
+    """Rare classes are recognised best."""
+    rows = CONFUSION | {"happy": (7, 7, 7, 58, 7, 7, 7), "disgust": (0, 100, *[0] * 5), "surprise": (6, *[0] * 5, 94)}
+    row = row_of(plant(tmp_path, {"resnet50": from_confusion(rows)}), "F02")
+    assert row["verdict"] == REPRODUCED
+    assert re.match(r"accuracy 0.6[0-3].*, balanced accuracy 0.6[789]", row["ours"])
+
+
+def test_intervals_agree_with_scipy_and_delong(thesis_like):
+    evidence = Evidence(thesis_like, IMAGENET, resamples=2000)
+    y_true, y_proba = thesis_like.by_name("resnet50")[0].select("test")
     right = (y_proba.argmax(axis=1) == y_true).astype(float)
-    assert right.mean() == pytest.approx(477 / 700)
-    expected = stats.bootstrap((right,), np.mean, method="percentile", rng=np.random.default_rng(1)).confidence_interval
-    assert thesis.low["F02"] == pytest.approx(expected.low, abs=0.006)
-    assert thesis.high["F02"] == pytest.approx(expected.high, abs=0.006)
+    rng = np.random.default_rng(1)
+    expected = stats.bootstrap((right,), np.mean, method="percentile", rng=rng, batch=100).confidence_interval
+    score = evidence.score("resnet50", "accuracy")
+    assert score.value == pytest.approx(right.mean())
+    assert score.interval() == pytest.approx(expected, abs=0.0015)
+    for k in (1, 2):
+        own, others = y_proba[y_true == k, k], y_proba[y_true != k, k]
+        area = evidence.score("resnet50", f"auc_{CLASSES[k]}")
+        assert area.value == pytest.approx(sk.roc_auc_score(y_true == k, y_proba[:, k]))
+        assert area.interval() == pytest.approx(statistics.auc_interval(own, others)[1:], abs=0.003)
+    balanced = [sk.recall_score(y_true == k, y_proba.argmax(axis=1) == k) for k in range(7)]
+    assert evidence.score("resnet50", "balanced_accuracy").value == pytest.approx(np.mean(balanced))
 
 
-def test_several_seeds_are_judged_by_their_mean(tmp_path):
-    run = plant(tmp_path, models=("resnet50",), seeds=(0, 1))
-    first, second = (with_accuracy(66), with_accuracy(70))
-    for result, table in zip(run.models, (first, second), strict=True):
-        result.predictions[table.columns] = table
+def test_models_whose_intervals_overlap_can_differ(tmp_path):
+    """The images that MobileNet-V3 classifies rightly are among those of ResNet-50: 66.5% against 65.5%."""
+    run = plant(tmp_path, {"resnet50": with_accuracy(66.5), "mobilenet_v3": with_accuracy(65.5)})
+    evidence = Evidence(run, IMAGENET, resamples=1000)
+    scores = {model: evidence.score(model, "accuracy") for model in ("resnet50", "mobilenet_v3")}
+    assert scores["mobilenet_v3"].interval()[1] > scores["resnet50"].interval()[0]  # they overlap
+    sides = [(model, lambda m=model: scores[m]) for model in scores]
+    assert above("accuracy", *sides).outcome == YES
+    first = first_of(evidence, "resnet50", ("mobilenet_v3",), scores.get, "accuracy")
+    assert first.outcome == YES
+
+
+def test_a_close_call_states_its_power(tmp_path):
+    """Two networks, each right on a random 66%: 45% discordant, which 7,178 images tell apart from 2.2 points on."""
+    rng, tables = np.random.default_rng(0), {}
+    label = np.repeat(np.arange(7), TEST)
+    for model in ("resnet50", "vgg16"):
+        predicted = np.where(rng.random(len(label)) < 0.66, label, (label + 1) % 7)
+        tables[model] = table_of(label, np.eye(7)[predicted])
+    row = row_of(plant(tmp_path, tables), "F01")
+    assert row["verdict"] == UNDECIDED
+    assert "45% of 7,178 images discordant, which tell 2.2 points apart at 80% power" in row["reason"]
+    twin = row_of(plant(tmp_path / "tie", {"resnet50": tables["vgg16"], "vgg16": tables["vgg16"]}), "F01")
+    assert twin["verdict"] == UNDECIDED and "+0.000 [+0.000, +0.000], not told apart" in twin["reason"]
+
+
+def test_seeds_are_resampled_with_the_images(tmp_path):
+    run = plant(tmp_path, {"resnet50": with_accuracy(68)}, models=("resnet50",), seeds=(0, 1, 2))
+    for result, percent in zip(run.models, (60, 68, 76), strict=True):
+        vars(result)["predictions"] = with_accuracy(percent)
+    row = row_of(run, "F02")
+    assert row["ours"].startswith("accuracy 0.680 [") and "3 seeds 0.600 to 0.760" in row["ours"]
+    # The mean of three draws of {0.60, 0.68, 0.76} has a standard deviation of 0.038; that of images is 0.006.
+    assert row["high"] - row["low"] > 3 * 0.038 and row["verdict"] == UNDECIDED
+
+
+# ---- falsify first
+
+
+def test_two_trainings_refute_one_of_two_statements_that_exclude_each_other(tmp_path):
+    for vgg, refuted, open_ in ((64, "F04", "F07"), (56, "F07", "F04")):
+        predictions = {"vgg16": with_accuracy(vgg), "traditional_cnn": with_accuracy(60)}
+        run = plant(tmp_path / str(vgg), predictions, models=("traditional_cnn", "vgg16"))
+        found = judged(run)
+        assert found.verdict[refuted] == NOT_REPRODUCED and found.verdict[open_] == NOT_TESTABLE
+        assert "not run; needs" in found.reason[open_]
+        assert found.verdict["F36"] == (NOT_REPRODUCED if vgg < 60 else NOT_TESTABLE)
+
+
+def test_missing_layers_are_found_without_the_weights(tmp_path):
+    run = plant(tmp_path, models=("resnet50",), weights=RANDOM)
+    assert verdict_of(run, "S03") == NOT_TESTABLE
+    run.models[0].architecture["layers"] = [resnet_base(), SOFTMAX]
+    row = row_of(run, "S03")
+    assert row["verdict"] == NOT_FOLLOWED and "no Conv2D, MaxPooling2D and Dropout" in row["reason"]
+
+
+def test_a_first_place_is_refuted_by_whoever_is_there(tmp_path):
+    found = judged(plant(tmp_path, {"resnet50": with_accuracy(67), "vgg16": with_accuracy(70)}, ("resnet50", "vgg16")
+                         and LEVELS, models=("resnet50", "vgg16")))  # fmt: skip
+    assert found.verdict["F01"] == NOT_REPRODUCED and "ResNet-50 less VGG-16: -0.030" in found.reason["F01"]
+
+
+# ---- both readings
+
+
+def test_each_reading_has_its_own_trainings(tmp_path):
+    predictions = {"resnet50": with_accuracy(68), "resnet50_scratch": with_accuracy(50)}
+    run = plant(tmp_path, predictions, models=("resnet50", "resnet50_scratch"))
+    for reading, verdict, value in ((IMAGENET, REPRODUCED, "0.680"), (SCRATCH, NOT_REPRODUCED, "0.500")):
+        row = row_of(run, "F02", reading)
+        assert row["verdict"] == verdict and row["ours"].startswith(f"accuracy {value} [")
+
+
+def test_a_paper_run_without_weights_judges_all_but_the_pretrained_reading_and_the_literature(tmp_path):
+    run = plant(tmp_path, {"resnet50": from_confusion(), "vgg16": with_accuracy(64)}, weights=RANDOM)
+    table = claims.judge(run, 300)
+    assert len(table) == 77 + 23
+    counts = claims.tally_table(table)
+    assert counts.loc[("results", SCRATCH), NOT_TESTABLE] == 0
+    # F04: VGG-16 is not lowest, whatever the two pretrained networks do.
+    assert counts.loc[("results", IMAGENET), NOT_TESTABLE] == 22
+    open_ = table[(table["verdict"] == NOT_TESTABLE) & (table["reading"] != IMAGENET)]
+    assert open_["id"].tolist() == ["S03", "S05", "S10", "S14", "S19", "L01", "L02", "L03", "L04"]
+    reason = table.set_index(["id", "reading"]).reason["F02", IMAGENET]
+    assert reason == (
+        "ResNet-50: not trained from ImageNet weights (no network); needs Keras's ImageNet weights within reach, then "
+        "./run_all.sh --profile paper --models traditional_cnn,resnet50,vgg16,mobilenet_v3"
+    )
+
+
+def test_weights_of_unknown_origin_belong_to_no_reading(tmp_path):
+    weights = {"requested": "mine.h5", "used": "path", "sha256": "0" * 64, "reason": None}
+    run = plant(tmp_path, models=("resnet50",), weights=weights)
+    assert {verdict_of(run, "F02", reading) for reading in (SCRATCH, IMAGENET)} == {NOT_TESTABLE}
+
+
+# ---- marks
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda r: r.record["parameters"].update(dropout=0.9), "dropout 0.9 (this repository:"),
+        (lambda r: r.record["parameters"].update(plateau_patience=9), "plateau_patience 9 (this repository: 5)"),
+        (lambda r: r.record["parameters"].update(checkpoint_monitor="val_loss"), "checkpoint_monitor val_loss"),
+        (lambda r: r.record.update(augmentation={"rotation_range": 30}), "augmentation rotation_range 30"),
+        (lambda r: r.record.update(augmentation={}), "augmentation off"),
+        (lambda r: r.record.update(precision="mixed_bfloat16"), "mixed_bfloat16 arithmetic"),
+        (lambda r: r.architecture["layers"].append(layer("BatchNormalization")), "batch normalisation"),
+        (
+            lambda r: vars(r).update(predictions=one_class()),
+            "answers happy for every image; 24.7% is that class's share",
+        ),
+    ],
+)
+def test_a_changed_choice_marks_every_verdict_that_rests_on_it(tmp_path, change, words):
+    run = plant(tmp_path, protocol="thesis")
+    change(run.by_name("vgg16")[0])
+    table = judged(run, resamples=20)
+    rest = [name for name in RESULTS if "vgg16" in BY_ID[name].models]
+    assert table.loc[rest, "marks"].str.contains(words, regex=False).all()
+    others = [name for name in RESULTS if name not in rest]
+    assert (table.loc[others, "marks"] == "").all() and (table.loc[table["group"] != "results", "marks"] == "").all()
+
+
+def test_the_repositorys_own_choices_are_unmarked(tmp_path):
+    assert (judged(plant(tmp_path, protocol="thesis"), resamples=20)["marks"] == "").all()
+
+
+def test_the_sound_protocol_and_a_variant_are_marked(tmp_path):
+    assert "sound protocol" in row_of(plant(tmp_path / "a"), "F02")["marks"]
+    run = plant(tmp_path / "b", models=("mobilenet_v3",), protocol="thesis")
+    run.models[0].record["parameters"]["version"] = "v1"
+    assert row_of(run, "F15")["marks"] == "MobileNet-V1"
+
+
+def test_the_unmarked_choices_are_those_of_the_notebooks(tmp_path):
+    """Parameter cells and augmentation of 02 to 05, read as they stand."""
+    from pathlib import Path
+
+    from fer_utils.claims.marks import AUGMENTATION, CHOICES, DROPOUT
+
+    for path in sorted(Path(__file__).parents[2].glob("notebooks/0[2-5]_*.ipynb")):
+        cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
+        parameters = {}
+        exec(next(cell for cell in cells if 'model: str = "' in cell), parameters)
+        model = parameters["model"]
+        for name, value in (CHOICES | {"dropout": DROPOUT[model]}).items():
+            assert parameters.get(name, value) == value, (path.name, name)
+        exec(next(cell for cell in cells if "rotation_range" in cell).partition("}")[0] + "}", parameters)
+        assert parameters["augmentation"] == AUGMENTATION[model], path.name
+
+
+@pytest.mark.parametrize(("percent", "named"), [(100, True), (96, True), (90, False)])
+def test_a_training_that_answers_one_class_is_named(tmp_path, percent, named):
+    shares = {"happy": percent}
+    rows = {true: [shares.get(name, (100 - percent) * (name == true)) for name in CLASSES] for true in CLASSES}
+    rows["happy"] = [0, 0, 0, 100, 0, 0, 0]
+    run = plant(tmp_path, {"resnet50": from_confusion(rows)}, models=("resnet50",))
+    text = collapsed(run.models[0])
+    assert bool(text) == named
+    if named:
+        assert "answers happy" in text and text.endswith("24.7% is that class's share")
+
+
+# ---- what cannot be tested
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"shortened": True}, "shortened run"),
+        ({"synthetic": True}, "synthetic data"),
+        ({"data": {"variant": "fer2013-modified", "known": False, "description": "blurred"}}, "not the known FER2013"),
+    ],
+)
+def test_only_a_full_run_on_the_known_data_counts(tmp_path, changes, words):
+    found = judged(plant(tmp_path, {"resnet50": with_accuracy(67)}, **changes))
+    rows = found.loc[RESULTS]
+    assert set(rows["verdict"]) == {NOT_TESTABLE} and rows["reason"].str.contains(words).all()
+    assert rows["reason"].str.contains("./run_all.sh --profile paper").all()
+    # Our figure stands beside as what it is.
+    assert found.ours["F02"].startswith("accuracy 0.670 [") and words in found.ours["F02"]
+    assert (found["seen"] != "").any() == ("shortened" in changes)
+
+
+def test_a_shortened_run_says_what_it_saw_at_which_share(tmp_path):
+    split = {"train": 3500, "public": 3589, "private": 3589, "images_per_class": 500, "test_images_per_class": 0}
+    predictions = {"resnet50": with_accuracy(67), "vgg16": with_accuracy(70)}
+    run = plant(tmp_path, predictions, shortened=True, split=split, epochs={"run": 6})
+    share = 100 * 6 * 3500 / 45 / 28709
+    assert row_of(run, "F02")["seen"] == f"at {share:.2g}% of the training the direction agrees"
+    assert row_of(run, "F04")["seen"].endswith("disagrees") and verdict_of(run, "F04") == NOT_TESTABLE
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", 60), ("batch_size", 32), ("learning_rate", 0.01)])
+def test_other_hyperparameters_than_the_thesiss_do_not_count(tmp_path, name, value):
+    run = plant(tmp_path, {"resnet50": with_accuracy(67)}, models=("resnet50",))
+    run.models[0].record["parameters"][name] = value
+    row = row_of(run, "F02")
+    assert row["verdict"] == NOT_TESTABLE
+    assert f"other hyperparameters than Table 5.1's ({name} {value}); needs ./run_all.sh" in row["reason"]
+
+
+def test_commands_can_be_run_as_printed(tmp_path):
+    data = {"variant": "fer2013-modified", "known": False, "description": "blurred"}
+    run = plant(tmp_path, models=("resnet50",), seeds=(1, 2), data=data)
+    needs, _, command = row_of(run, "F01")["reason"].rpartition(", then ")
+    assert needs.endswith("VGG-16 and MobileNet-V3: not run; needs the known FER2013 at PATH")
+    assert command == (
+        "./run_all.sh --profile paper --data PATH --models resnet50,traditional_cnn,vgg16,mobilenet_v3 --seeds 1,2"
+    )
+
+
+def test_a_failed_model_is_named_with_its_error_and_escaped(tmp_path):
+    run = plant(tmp_path, models=("traditional_cnn",))
+    failure = {"error": "<b>out of memory</b>", "traceback": "", "notebook": ""}
+    run.trainings.append(results.Training("resnet50", 0, "ResNet-50", tmp_path, {}, failure))
+    table = claims.judge(run, 100)
+    reason = table.set_index(["id", "reading"]).reason["F02", IMAGENET]
+    assert reason.startswith("ResNet-50: failed (<b>out of memory</b>); needs ./run_all.sh")
+    assert "<b>out of memory" not in claims.render(table)._repr_html_()
+
+
+def test_an_empty_run_has_nothing_but_the_thesiss_own_arithmetic(tmp_path):
+    table = claims.judge(results.read_run(tmp_path))
+    counts = {verdict: n for verdict, n in claims.tally(table).items() if n}
+    # D13 holds the thesis against the competition's codes.
+    assert counts == {NOT_REPRODUCED: 1, CONTRADICTED: 15, CONSISTENT: 4, NOT_TESTABLE: 80}
+    assert (table.loc[table["verdict"] == NOT_TESTABLE, "reason"].str.len() > 0).all()
+    assert table.loc[table["id"] == "D01", "reason"].str.contains("dataset notebook was not run").all()
+
+
+@pytest.mark.parametrize("variant", ["synthetic", "fer2013-modified"])
+def test_dataset_claims_need_the_known_data(tmp_path, variant):
+    data = fingerprint(variant=variant, known=False, description="blurred copy.")
+    found = judged(plant(tmp_path, models=(), found=data))
+    rows = found[(found["group"] == "data") & (found.index != "D13")]  # the codes are the competition's
+    assert set(rows["verdict"]) == {NOT_TESTABLE} and rows["reason"].str.startswith("blurred copy; needs").all()
+    kind = "synthetic data" if variant == "synthetic" else "data that are not the known FER2013"
+    assert found.ours["D01"] == f"35,887 ({kind})"
+
+
+def test_a_few_images_of_two_classes_and_one_epoch_do_not_break_the_audit(tmp_path):
+    table = from_confusion()
+    table = table[(table["label"] < 2) & (table["usage"] != "Training")].groupby("label").head(3)
+    run = plant(tmp_path, dict.fromkeys(FOUR, table), shortened=True)
+    for result in run.models:
+        vars(result)["history"] = result.history.head(1)
     found = judged(run)
-    assert found.ours["F02"].startswith("accuracy 0.680 [") and "2 seeds 0.660 to 0.700" in found.ours["F02"]
-    assert found.verdict["F02"] == REPRODUCED
+    assert set(found.loc[RESULTS, "verdict"]) == {NOT_TESTABLE} and found.verdict["S06"] == NOT_TESTABLE
+    for result in run.models:
+        vars(result)["predictions"] = table.head(0)
+    assert set(judged(run).loc[RESULTS, "verdict"]) == {NOT_TESTABLE}
 
 
-def test_rankings_follow_the_figures(thesis, opposite):
-    assert thesis.verdict["F04"] == NOT_REPRODUCED  # VGG-16 has 0.64, two others 0.60
-    assert thesis.verdict["F07"] == REPRODUCED
-    assert opposite.ours["F04"] == "accuracy: ResNet-50 0.500, VGG-16 0.600, MobileNet-V3 0.700, Traditional CNN 0.800"
+# ---- the thesis's own numbers
 
 
-def test_a_tie_is_no_first_place(tmp_path):
-    run = plant(tmp_path, {"resnet50": with_accuracy(67), "vgg16": with_accuracy(67)})
-    assert judged(run).verdict["F01"] == NOT_REPRODUCED
+def test_one_matrix_gives_both_headline_figures(audit):
+    """The diagonal of Figure 5.8 against Kaggle's test folder, by hand."""
+    assert audit.verdict["F03"] == CONSISTENT
+    diagonal = [CONFUSION[name][k] for k, name in enumerate(CLASSES)]
+    assert f"{np.average(diagonal, weights=TEST) / 100:.4f}, which prints as 0.67" in audit.reason["F03"]
+    assert f"{np.mean(diagonal) / 100:.4f}, which prints as 0.68" in audit.reason["F03"]
+    assert [name for name, _ in claims.key_findings(audit.reset_index())] == ["F03", "D12"]
+
+
+def test_contradictions_are_computed(audit):
+    names = "D03 D05 D10 D11 S08 S09 S15 S16 S17 S21 F06 F33 F37 F38 L05"
+    rows = audit[audit["group"] == "arithmetic"]
+    assert rows.index[rows["verdict"] == CONTRADICTED].tolist() == names.split()
+    assert rows.index[rows["verdict"] == CONSISTENT].tolist() == ["S13", "F03", "F28", "F34"]
+    assert rows.reason["D03"] == "stated 35,340; the 7 rows add up to 39,892, the first 6 to 35,887"
+    assert rows.reason["D11"] == "20% of 35,340 is 7,068; 7,177 is that of 35,887 (7,177.4)"
+    assert "formula gives 0.91" in rows.reason["S16"] and "leave 0%" in rows.reason["S21"]
+    missing = "Akcelik 2021, Arig and Metin 2021, Atilgan 2019, He 2009 and Kobani 2015"
+    assert rows.reason["L05"] == f"5 of 20 cited works are not listed: {missing}"
+    assert "one grey channel" in rows.ours["D05"] and rows.ours["D03"] == "35,887" and rows.ours["D10"] == "7"
+
+
+def test_the_accuracy_formula_on_a_matrix():
+    """One against the rest, averaged over the classes, by scikit-learn."""
+    predicted = from_confusion().query("usage != 'Training'")
+    y_true = predicted["label"].to_numpy()
+    y_pred = predicted.filter(like="p_").to_numpy().argmax(axis=1)
+    one_vs_rest = [sk.accuracy_score(y_true == k, y_pred == k) for k in range(7)]
+    assert np.mean(one_vs_rest) == pytest.approx(1 - 2 * (1 - sk.accuracy_score(y_true, y_pred)) / 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("D03", {"total": 39892}),
+        ("D11", {"total": 35887}),
+        ("D11", {"total": 35884}),
+        ("D10", {"answers": {"a": 7, "b": 7}}),
+        ("D05", {"answers": {"a": "grey", "b": ["grey", "colour"]}}),
+        ("S15", {"shown": {"Figure 1": ["a", "a"]}}),
+        ("S17", {"example": {"tp": 3, "fp": 2, "fn": 2}}),
+        ("S21", {"test": 0.1}),
+        ("F37", {"lowest": "mobilenet_v3"}),
+        ("L05", {"cited": ["He 2016"]}),
+    ],
+)
+def test_sides_that_agree_are_no_contradiction(tmp_path, name, changes):
+    run = results.read_run(tmp_path)
+    assert row_of(run, name)["verdict"] == CONTRADICTED
+    assert row_of(run, name, **changes)["verdict"] == CONSISTENT
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("F03", {"accuracy": [0.67, 0.7]}), ("F28", {"recall": 0.7}), ("F34", {"about": ["gap", "gap"]})],
+)
+def test_sides_that_disagree_are_a_contradiction(tmp_path, name, changes):
+    assert row_of(results.read_run(tmp_path), name, **changes)["verdict"] == CONTRADICTED
+
+
+# ---- setup and networks
+
+
+@pytest.mark.parametrize(
+    ("claim", "model", "change"),
+    [
+        ("S01", "vgg16", lambda r: r.record["parameters"].update(learning_rate=0.01)),
+        ("S01", "vgg16", lambda r: r.history.pop("auc")),
+        ("S02", "traditional_cnn", lambda r: r.architecture["layers"].pop(1)),  # a batch normalisation
+        ("S02", "traditional_cnn", lambda r: r.architecture["layers"].pop(-2)),  # one hidden dense layer is left
+        ("S02", "traditional_cnn", lambda r: r.architecture["layers"].append(layer("Dense", activation="relu"))),
+        ("S03", "resnet50", lambda r: r.architecture["layers"].__delitem__(4)),  # the dropout
+        ("S03", "resnet50", lambda r: r.record["augmentation"].update(rotation_range=0)),
+        ("S04", "vgg16", lambda r: r.record["weights"].update(used="imagenet", requested="imagenet")),
+        ("S05", "mobilenet_v3", lambda r: r.architecture["layers"][0]["layers"][-1].update(trainable_parameters=0)),
+        ("S05", "mobilenet_v3", lambda r: r.architecture["layers"][0].update(name="mobilenet_1.00_224")),
+        ("S06", "vgg16", lambda r: r.record["epochs"].update(best=1)),
+        ("S06", "vgg16", lambda r: r.history.update({"val_f1": [0.9] * 45})),
+        ("S06", "vgg16", lambda r: r.history.pop("recall")),
+        ("S07", "resnet50", lambda r: (r.folder / "model.h5").unlink()),
+    ],
+)  # fmt: skip
+def test_a_departure_from_the_setup_is_found(tmp_path, claim, model, change):
+    run = plant(tmp_path)
+    assert verdict_of(run, claim) == FOLLOWED
+    change(run.by_name(model)[0])
+    assert verdict_of(run, claim) == NOT_FOLLOWED
+
+
+def test_a_shortened_run_judges_table_5_1_by_all_but_its_epochs(tmp_path):
+    run = plant(tmp_path, shortened=True)
+    for result in run.models:
+        result.record["parameters"]["epochs"] = 6
+    row = row_of(run, "S01")
+    assert row["verdict"] == NOT_TESTABLE and "epochs 6" in row["ours"]
+    run.models[0].record["parameters"]["optimizer"] = "SGD"
+    assert verdict_of(run, "S01") == NOT_FOLLOWED
+
+
+def test_deleted_networks_leave_saving_untested(tmp_path):
+    row = row_of(plant(tmp_path, files=False), "S07")
+    assert row["verdict"] == NOT_TESTABLE and "no trained network" in row["reason"]
+
+
+def test_selecting_on_the_test_set_takes_the_thesis_protocol(audit, tmp_path):
+    assert audit.verdict["S10"] == NOT_TESTABLE and "resnet50_thesis_protocol" in audit.reason["S10"]
+    split = {"train": 28709, "public": 3589, "private": 3589, "images_per_class": 0, "test_images_per_class": 0}
+    run = plant(tmp_path, models=("resnet50_thesis_protocol",), protocol="thesis", split=split)
+    assert verdict_of(run, "S10") == FOLLOWED
+    run.models[0].history["val_accuracy"] += 0.1
+    assert verdict_of(run, "S10") == NOT_FOLLOWED
+
+
+def test_networks_are_counted(audit, tmp_path):
+    assert audit.ours["S11"] == "1 + 9 + 12 + 18 + 9 + 1 = 50, 1 3x3 in each block"
+    assert audit.ours["S12"] == "13 convolutions and 3 dense layers, 16 layers with weights"
+    run = plant(tmp_path)
+    run.by_name("resnet50")[0].architecture["layers"][0] = resnet_base(threes=2)
+    row = row_of(run, "S11")
+    assert row["verdict"] == NOT_REPRODUCED and "1 + 12 + 16 + 24 + 12 + 1 = 66, 2 3x3" in row["ours"]
+    run.by_name("mobilenet_v3")[0].architecture["parameters"]["total"] = 2_000_000
+    assert verdict_of(run, "S18") == NOT_REPRODUCED
+    run.by_name("vgg16")[0].architecture["layers"][3] = layer("Conv2D")
+    assert "ReLU in 14 of 15" in row_of(run, "S20")["reason"]
+
+
+@pytest.mark.parametrize(("swish", "verdict"), [(2e-3, NOT_REPRODUCED), (0.5e-3, REPRODUCED)])
+def test_activations_are_judged_by_what_was_timed(tmp_path, swish, verdict):
+    run = plant(tmp_path, models=("vgg16",))
+    assert verdict_of(run, "S19") == NOT_TESTABLE
+    (tmp_path / "benchmarks").mkdir()
+    timed = {"hard_swish": swish, "relu": 1e-3, "device": "CPU"}
+    (tmp_path / "benchmarks" / "activations.json").write_text(json.dumps(timed))
+    assert verdict_of(run, "S19") == verdict
+
+
+# ---- AUC and the confusion matrix
 
 
 def test_auc_claims_on_aucs_known_by_construction(aucs):
-    assert list(aucs.verdict[["F13", "F14", "F15", "F16", "F17", "F35"]]) == [REPRODUCED] * 6
-    assert aucs.ours["F16"].startswith("fear 0.840 [")
-    assert aucs.low["F16"] < 0.84 < aucs.high["F16"]
-    assert aucs.verdict["F05"] == REPRODUCED  # mean of MobileNet-V3's seven is 0.869, of VGG-16's 0.879
+    assert list(aucs.verdict[["F17", "F35", "F05"]]) == [REPRODUCED] * 3
+    assert aucs.ours["F16"].startswith("AUC fear 0.84") and aucs.low["F16"] < 0.84 < aucs.high["F16"]
+    # Values agree; with 111 faces of disgust, no class can be told to have the highest AUC beside it.
+    assert set(aucs.verdict[["F13", "F14", "F15", "F16"]]) <= {REPRODUCED, UNDECIDED}
 
 
 def test_an_auc_in_the_wrong_class_is_not_reproduced(tmp_path):
-    # Fear is as stated, but disgust lies below it.
-    run = plant(tmp_path, {"resnet50": with_auc((89, 80, 84, 98, 91, 88, 97))}, models=("resnet50",))
-    found = judged(run)
-    assert found.verdict["F16"] == NOT_REPRODUCED and "disgust (0.800) stands where fear should" in found.reason["F16"]
+    run = plant(tmp_path, {"resnet50": with_auc((89, 94, 84, 98, 91, 70, 95))}, models=("resnet50",))
+    row = row_of(run, "F16")
+    assert row["verdict"] == NOT_REPRODUCED and "lowest AUC: sad (0.70" in row["reason"]
 
 
-def test_auc_agrees_with_scikit_learn(thesis_run):
-    y_true, y_proba = thesis_run.by_name("resnet50")[0].select("test")
-    expected = sk.roc_auc_score(y_true == 2, y_proba[:, 2])
-    assert Evidence(thesis_run).auc("resnet50")["fear"] == pytest.approx(expected)
-
-
-def test_confusion_cells_are_the_planted_ones(thesis, thesis_run):
-    percent, n = Evidence(thesis_run).confusion("resnet50", 140)
-    assert (n == 100).all()  # fewer than 140 were planted: all are used
-    assert percent.loc["fear"].tolist() == list(CONFUSION["fear"])
-    assert thesis.ours["F29"].startswith(
-        "happy 87, disgust 82, surprise 78, angry 60, sad 57, neutral 57, fear 56; mean 68.1"
+def test_a_class_without_images_leaves_the_auc_untested(tmp_path):
+    table = with_auc((85, 90, 78, 96, 88, 84, 94))
+    run = plant(tmp_path, {"vgg16": table[table["label"] != 1]}, models=("vgg16",))
+    assert row_of(run, "F14")["reason"].endswith("no auc_angry of VGG-16: a class has no test image") or (
+        row_of(run, "F14")["verdict"] == NOT_TESTABLE
     )
-    assert thesis.ours["F30"] == "fear/sad 17, neutral/sad 17"
 
 
-def test_the_balanced_sample_holds_140_of_each_class(tmp_path):
-    label = np.repeat(np.arange(7), 200)
-    run = plant(tmp_path, {"resnet50": table_of(label, np.eye(7)[label])}, models=("resnet50",))
-    percent, n = Evidence(run).confusion("resnet50", 140)
-    assert (n == 140).all() and np.allclose(np.diag(percent), 100)
+def test_a_network_held_against_itself_fails_in_five_percent_at_most(thesis_like):
+    """The thesis's matrix is a sample of 140 of each class of the very network, in whole percents."""
+    evidence, claim, rng = Evidence(thesis_like, IMAGENET, resamples=10), BY_ID["F29"], np.random.default_rng(0)
+    cells, n = evidence.confusion("resnet50")
+    failed = 0
+    for _ in range(300):
+        percent = {}
+        for k, name in enumerate(CLASSES):
+            right, size = round(cells[k, k] * n[k]), min(140, n[k])
+            percent[name] = round(100 * rng.hypergeometric(right, n[k] - right, size) / size)
+        (part,) = replace(claim, stated=claim.stated | {"percent": percent}).checks(evidence)
+        failed += part.outcome == NO
+    assert failed / 300 <= 0.05
 
 
-def test_another_most_confused_pair_is_not_reproduced(tmp_path):
+def test_other_cells_and_pairs_are_not_reproduced(tmp_path):
     matrix = CONFUSION | {"angry": (40, 0, 0, 0, 0, 0, 60)}
     run = plant(tmp_path, {"resnet50": from_confusion(matrix)}, models=("resnet50",))
-    found = judged(run)
-    assert found.verdict["F30"] == NOT_REPRODUCED and "begin with angry/surprise (32.0%)" in found.reason["F30"]
-    assert found.verdict["F29"] == NOT_REPRODUCED and "angry 40 against 60 (give or take 11)" in found.reason["F29"]
-
-
-def test_each_cell_has_its_own_width(tmp_path):
-    """87% over 140 images may be off by 7.6 points, 57% by 11.3; both are planted 9 points lower."""
-    matrix = CONFUSION | {"happy": (4, 4, 4, 78, 4, 3, 3), "sad": (13, 2, 12, 7, 15, 48, 3)}
-    run = plant(tmp_path, {"resnet50": from_confusion(matrix)}, models=("resnet50",))
-    assert judged(run).reason["F29"] == "happy 78 against 87 (give or take 8)"
+    assert "angry 40 against 60 (give or take" in row_of(run, "F29")["reason"]
+    row = row_of(run, "F30")
+    assert row["verdict"] == NOT_REPRODUCED and "confused most: angry/surprise" in row["ours"]
+    assert int(row["reason"].partition("% of samples of 140 images")[0]) < 5
 
 
 def test_the_threshold_explains_precision_beside_low_recall(tmp_path):
     """60 of 100 are right; of them 40 with probability 0.9, and of the wrong ones 15; all others stay below 0.5."""
-    label = np.repeat(np.arange(7), 100)
-    place = np.tile(np.arange(100), 7)
+    label, place = np.repeat(np.arange(7), 100), np.tile(np.arange(100), 7)
     predicted = np.where(place < 60, label, (label + 1) % 7)
     sure = (place < 40) | (place >= 85)
     proba = np.where(sure, 0.1 / 6, 0.56 / 6)[:, None] * np.ones(7)
     proba[np.arange(700), predicted] = np.where(sure, 0.9, 0.44)
     run = plant(tmp_path, {"vgg16": table_of(label, proba)}, models=("vgg16",))
-    found = judged(run)
-    assert "at threshold 0.5 precision 0.727, recall 0.400; arg-max pooled 0.600 both" in found.ours["F25"]
-    assert found.verdict["F25"] == REPRODUCED
+    assert "above 0.5: precision 0.727, recall 0.400; accuracy 0.600" in row_of(run, "F25")["ours"]
+    assert verdict_of(run, "F25") in (REPRODUCED, UNDECIDED)
 
 
 # ---- curves
@@ -549,8 +724,7 @@ def test_the_threshold_explains_precision_beside_low_recall(tmp_path):
 
 def test_the_tail_is_the_last_fifth():
     assert tail(range(45)).tolist() == list(range(36, 45))
-    assert tail([1, 2, 3]).tolist() == [3]
-    assert tail(range(6)).tolist() == [4, 5]
+    assert tail([1, 2, 3]).tolist() == [3] and tail(range(6)).tolist() == [4, 5]
 
 
 @pytest.mark.parametrize(
@@ -560,55 +734,40 @@ def test_the_tail_is_the_last_fifth():
         ([3, 2, 1.04, 1, 1, 1, 1, 1, 1, 1], 3),
         ([1, 1, 1, 2, 1, 1, 1, 1, 1, 1], 5),
         ([5, 4, 3, 2, 1], 5),
+        ([1.0, 1.0, np.nan], None),
     ],
 )
 def test_settling_epoch(values, epoch):
     assert settling_epoch(np.array(values, dtype=float), 0.05) == epoch
 
 
-def test_a_diverging_curve_never_settles():
-    assert settling_epoch(np.array([1.0, 1.0, np.nan]), 0.05) is None
-
-
-def test_a_seed_that_does_not_settle_is_not_averaged(tmp_path):
-    run = plant(tmp_path, models=("traditional_cnn",), seeds=(0, 1))
-    assert verdict_of(run, "F09") == REPRODUCED
-    run.models[1].history.loc[44, "test_loss"] += 1.0
-    found = judged(run)
-    assert found.verdict["F09"] == NOT_REPRODUCED and "does not settle" in found.ours["F09"]
-
-
-@pytest.mark.parametrize("epochs", [1, 4])
-def test_a_curve_of_a_few_epochs_is_not_judged(tmp_path, epochs):
+def test_a_curve_of_a_few_epochs_is_not_judged(tmp_path):
     run = plant(tmp_path)
-    run = replace(run, models=[replace(r, history=r.history.head(epochs)) for r in run.models])
-    found = judged(run)
-    rows = found[found["kind"] == "curve"]
-    assert set(rows["verdict"]) == {NOT_TESTABLE} and not rows["ours"].str.contains("settles|fifth").any()
-    assert rows["reason"].str.contains("fewer than 5 epochs").all()
-    assert (found.verdict["S06"] == NOT_TESTABLE) == (epochs == 1)
-
-
-def test_curves_are_said_to_be_those_on_all_test_images(thesis):
-    assert "validation accuracy (PublicTest and PrivateTest) 0.680" in thesis.ours["F08"]
+    for result in run.models:
+        vars(result)["history"] = result.history.head(4)
+    rows = judged(run).query("kind == 'curve'")
+    assert set(rows["verdict"]) <= {NOT_TESTABLE, NOT_REPRODUCED}
+    untested = rows[rows["verdict"] == NOT_TESTABLE]
+    assert len(untested) > 10 and untested["reason"].str.contains("fewer than 5 epochs").all()
 
 
 @pytest.mark.parametrize(
     ("change", "claim"),
     [
         (("resnet50", "accuracy", (0.69, 0.68)), "F08"),
-        (("resnet50", "accuracy", (0.72, 0.72)), "F08"),
-        (("vgg16", "loss", (1.19, 1.22)), "F10"),
+        (("resnet50", "accuracy", (0.72, 0.74)), "F08"),
+        (("vgg16", "loss", (1.19, 1.27)), "F10"),
         (("resnet50", "loss", (0.8, 1.0)), "F12"),
-        (("traditional_cnn", "precision", (0.8, 0.76)), "F18"),
-        (("resnet50", "precision", (0.7215, 0.7214)), "F19"),
+        (("traditional_cnn", "precision", (0.8, 0.78)), "F18"),
+        (("traditional_cnn", "precision", (0.71, 0.7)), "F18"),
+        (("vgg16", "precision", (0.64, 0.72)), "F19"),
         (("mobilenet_v3", "precision", (0.7, 0.7)), "F20"),
-        (("resnet50", "precision", (0.74, 0.68 - 0.02)), "F21"),
-        (("traditional_cnn", "recall", (0.6, 0.61)), "F22"),
-        (("vgg16", "recall", (0.36, 0.4)), "F23"),
-        (("mobilenet_v3", "recall", (0.6, 0.5)), "F24"),
+        (("resnet50", "precision", (0.74, 0.66)), "F21"),
+        (("traditional_cnn", "recall", (0.6, 0.63)), "F22"),
+        (("vgg16", "recall", (0.38, 0.4)), "F23"),
+        (("mobilenet_v3", "recall", (0.6, 0.52)), "F24"),
         (("vgg16", "f1", (0.7, 0.7)), "F26"),
-        (("mobilenet_v3", "loss", (0.7, 1.0)), "F32"),
+        (("mobilenet_v3", "loss", (0.7, 0.95)), "F32"),
     ],
 )
 def test_one_changed_level_loses_a_curve_claim(tmp_path, change, claim):
@@ -621,341 +780,72 @@ def test_one_changed_level_loses_a_curve_claim(tmp_path, change, claim):
 def test_a_rise_or_a_late_settling_loses_the_loss_claims(tmp_path, column):
     run = plant(tmp_path, models=("traditional_cnn",))
     history = run.models[0].history
-    if column == "loss":
-        history.loc[36:, "loss"] += 0.2
-    else:
-        history.loc[:34, "test_loss"] += 0.5
-    found = judged(run)
-    assert found.verdict["F09"] == NOT_REPRODUCED
-    assert ("by fifths" if column == "loss" else "settles at epoch 36") in found.reason["F09"]
-
-
-# ---- what cannot be tested
-
-
-def training_claims():
-    return [claim.id for claim in claims.load_claims() if claim.needs == "training"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"profile": "quick"}, "quick run"),
-        ({"profile": "smoke"}, "smoke run"),
-        ({"shortened": True}, "shortened run"),
-        ({"synthetic": True}, "synthetic data"),
-        ({"data": {"variant": "fer2013-modified", "known": False, "description": "blurred"}}, "not the known FER2013"),
-        ({"data": {"variant": "unknown", "known": False, "description": "other faces"}}, "not the known FER2013"),
-    ],
-)
-def test_only_a_paper_run_on_the_known_data_counts(tmp_path, changes, words):
-    found = judged(plant(tmp_path, {"resnet50": with_accuracy(67)}, **changes))
-    rows = found.loc[training_claims()]
-    assert set(rows["verdict"]) == {NOT_TESTABLE}
-    assert rows["reason"].str.contains(words).all()
-    assert rows["reason"].str.contains("./run_all.sh --profile paper --models").all()
-    # Our figure stands beside as what it is.
-    assert found.ours["F02"].startswith("accuracy 0.670 [") and words in found.ours["F02"]
-
-
-def test_pretrained_networks_need_their_weights(tmp_path):
-    random = {"requested": "imagenet", "used": "none", "sha256": None, "reason": "no network"}
-    found = judged(plant(tmp_path, {"resnet50": with_accuracy(67)}, weights=random))
-    assert found.verdict["F02"] == NOT_TESTABLE
-    assert "our figure, from random initialisation (no network)" in found.reason["F02"]
-    assert found.ours["F02"].startswith("accuracy 0.670 [") and found.ours["F02"].endswith("(random initialisation)")
-    assert found.verdict["F13"] != NOT_TESTABLE  # the traditional CNN has no weights to need
-    assert found.verdict["F10"] == REPRODUCED  # nor has VGG-16
-    assert found.verdict["S03"] == NOT_TESTABLE and "no network" in found.reason["S03"]
-    assert found.verdict["S04"] == REPRODUCED
-
-
-def test_one_command_makes_good_all_that_is_missing(tmp_path):
-    run = plant(tmp_path, models=("resnet50", "vgg16"))
-    run.models[0].record["weights"] = {"requested": "imagenet", "used": "none", "reason": "not had (URL: http://x)"}
-    run.models[1].record["profile"] = "quick"
-    reason = judged(run).reason["F01"]
-    assert reason == (
-        "ResNet-50: our figure, from random initialisation (not had); Traditional CNN, MobileNet-V3: not run; "
-        "VGG-16: quick run; needs Keras's ImageNet weights within reach, then ./run_all.sh --profile paper --models "
-        "resnet50,vgg16,traditional_cnn,mobilenet_v3"
-    )
-
-
-def test_commands_can_be_run_as_printed(tmp_path):
-    data = {"variant": "fer2013-modified", "known": False, "description": "blurred"}
-    random = {"requested": "imagenet", "used": "none", "sha256": None, "reason": "no network"}
-    found = judged(plant(tmp_path, models=("resnet50",), seeds=(1, 2), data=data, weights=random))
-    needs, _, command = found.reason["F02"].rpartition(", then ")
-    assert command == "./run_all.sh --profile paper --models resnet50 --seeds 1,2 --data PATH"
-    assert needs.endswith("needs the known FER2013 at PATH and Keras's ImageNet weights within reach")
-
-
-@pytest.mark.parametrize(("name", "value"), [("epochs", 60), ("batch_size", 32), ("learning_rate", 0.01)])
-def test_other_hyperparameters_than_the_thesiss_do_not_count(tmp_path, name, value):
-    run = plant(tmp_path, {"resnet50": with_accuracy(67)}, models=("resnet50",))
-    evidence = Evidence(run)
-    assert evidence.counts(run.models[0])
-    run.models[0].record["parameters"]["dropout"] = 0.9  # of which the thesis says nothing
-    assert evidence.counts(run.models[0])
-    run.models[0].record["parameters"][name] = value
-    assert not evidence.counts(run.models[0])
-    found = judged(run)
-    assert found.verdict["F02"] == NOT_TESTABLE
-    assert f"other hyperparameters than Table 5.1's ({name} {value}); needs ./run_all.sh" in found.reason["F02"]
-
-
-def test_a_model_without_auc_leaves_the_comparison_untested(tmp_path):
-    table = with_auc((85, 90, 78, 96, 88, 84, 94))
-    run = plant(tmp_path, {"vgg16": table[table["label"] != 1]})
-    row = judged(run).loc["F17"]
-    assert row["verdict"] == NOT_TESTABLE and row["reason"] == "no AUC of VGG-16 in every class"
-
-
-def test_a_first_place_within_chance_is_said_to_be_so(tmp_path):
-    """Over 700 images the half-width at 67% is 3.5 points: 67 and 65 overlap, 67 and 50 do not."""
-    near = judged(plant(tmp_path / "near", {"resnet50": with_accuracy(67), "vgg16": with_accuracy(65)}))
-    assert near.verdict["F01"] == REPRODUCED and "not told apart" in near.ours["F01"]
-    far = judged(plant(tmp_path / "far", {"resnet50": with_accuracy(67)} | dict.fromkeys(FOUR[2:], with_accuracy(50))
-                       | {"traditional_cnn": with_accuracy(50)}))  # fmt: skip
-    assert far.verdict["F01"] == REPRODUCED and "not told apart" not in far.ours["F01"]
-
-
-def test_a_tolerance_includes_its_end(tmp_path):
-    """0.66 is 0.02 from 0.68, which floats miss by their last bits."""
-    run = plant(tmp_path, {"resnet50": with_accuracy(66)}, models=("resnet50",))
-    assert abs(0.66 - 0.68) > 0.02
-    assert verdict_of(run, "F02") == REPRODUCED
-
-
-def test_the_gap_of_the_threshold_is_held_against_the_thesiss(tmp_path):
-    """Half of the images are unsure; of the sure ones all are right: precision 1, recall 0.5, a gap of 0.5."""
-    label = np.repeat(np.arange(7), 100)
-    sure = np.tile(np.arange(100), 7) < 50
-    predicted = np.where(np.tile(np.arange(100), 7) < 60, label, (label + 1) % 7)
-    proba = np.full((700, 7), 0.01)
-    proba[np.arange(700), predicted] = np.where(sure, 0.9, 0.4)
-    run = plant(tmp_path, {"vgg16": table_of(label, proba)}, models=("vgg16",))
-    row = judged(run).loc["F25"]
-    assert row["verdict"] == NOT_REPRODUCED and "precision exceeds recall by 0.500" in row["reason"]
-
-
-def test_weights_of_unknown_origin_do_not_count(tmp_path):
-    weights = {"requested": "mine.h5", "used": "path", "sha256": "0" * 64, "reason": None}
-    found = judged(plant(tmp_path, models=("resnet50",), weights=weights))
-    assert found.verdict["F02"] == NOT_TESTABLE and "unknown origin" in found.reason["F02"]
-
-
-def test_a_seed_that_counts_outweighs_one_that_does_not(tmp_path):
-    run = plant(tmp_path, {"resnet50": with_accuracy(68)}, models=("resnet50",), seeds=(0, 1))
-    run.models[0].record["profile"] = "quick"
-    found = judged(run)
-    assert found.verdict["F02"] == REPRODUCED and "quick" not in found.ours["F02"]
-
-
-def test_a_missing_model_is_named_with_the_command(tmp_path):
-    found = judged(plant(tmp_path, {"resnet50": with_accuracy(67)}, models=("resnet50", "vgg16")))
-    assert found.verdict["F01"] == NOT_TESTABLE and found.verdict["F02"] == REPRODUCED
-    assert found.reason["F01"] == (
-        "Traditional CNN, MobileNet-V3: not run; needs ./run_all.sh --profile paper --models "
-        "resnet50,vgg16,traditional_cnn,mobilenet_v3"
-    )
-
-
-def test_a_failed_model_is_named_with_its_error(tmp_path):
-    run = plant(tmp_path, models=("traditional_cnn",))
-    failure = {"model": "resnet50", "seed": 0, "error": "<b>out of memory</b>", "traceback": "", "notebook": ""}
-    run = replace(run, failures=[failure])
-    table = claims.judge(run)
-    reason = table.set_index("id").reason["F02"]
-    assert reason.startswith("ResNet-50: failed (<b>out of memory</b>); needs ./run_all.sh")
-    assert "<b>out of memory" not in claims.render(table)._repr_html_()
-
-
-def test_an_empty_run_has_nothing_but_contradictions(tmp_path):
-    table = claims.judge(results.read_run(tmp_path))
-    counts = claims.tally(table)
-    assert counts == {REPRODUCED: 0, NOT_REPRODUCED: 0, CONTRADICTED: 12, NOT_TESTABLE: 51}
-    assert (table.loc[table["verdict"] == NOT_TESTABLE, "reason"].str.len() > 0).all()
-    assert (table.loc[table["kind"] == "dataset", "reason"].str.contains("dataset notebook was not run")).all()
-
-
-@pytest.mark.parametrize("variant", ["synthetic", "fer2013-modified"])
-def test_dataset_claims_need_the_known_data(tmp_path, variant):
-    data = fingerprint(variant=variant, known=False, description="blurred copy.")
-    found = judged(plant(tmp_path, models=(), found=data))
-    rows = found[found["kind"] == "dataset"]
-    assert set(rows["verdict"]) == {NOT_TESTABLE} and rows["reason"].str.startswith("blurred copy; needs").all()
-    kind = "synthetic data" if variant == "synthetic" else "data that are not the known FER2013"
-    assert found.ours["D01"] == f"35,887 ({kind})"
-
-
-def test_images_of_one_class_do_not_break_the_audit(tmp_path):
-    """A smoke run may hold a few images of few classes, and a single epoch."""
-    table = from_confusion()
-    table = table[(table["label"] < 2) & (table["usage"] != "Training")].groupby("label").head(3)
-    run = plant(tmp_path, dict.fromkeys(FOUR), profile="smoke")
-    run = replace(run, models=[replace(r, predictions=table, history=r.history.head(1)) for r in run.models])
-    found = judged(run)
-    assert set(found.loc[training_claims(), "verdict"]) == {NOT_TESTABLE}
-
-
-# ---- contradictions
-
-
-def test_every_contradiction_is_computed(thesis):
-    rows = thesis[thesis["kind"] == "contradiction"]
-    assert len(rows) == 12 and set(rows["verdict"]) == {CONTRADICTED}
-    assert rows.reason["D03"] == "stated 35,340; the 7 rows add up to 39,892, the first 6 to 35,887"
-    assert rows.reason["D11"] == "20% of 35,340 is 7,068; 7,177 is 20% of 35,887 (7,177.4)"
-    assert rows.reason["F03"] == "accuracy of ResNet-50: 0.67 (Fig. 5.1); 0.68 (chapter 6)"
-    assert "VGG-16 (Fig. 5.4, by the lowest AUC)" in rows.reason["F33"]
-    assert "one grey channel" in rows.ours["D05"] and rows.ours["D03"] == "35,887"
-    assert rows.ours["S13"] == "48x48" and rows.ours["D10"] == "7"
-
-
-def rewritten(name, **changes):
-    """A claim with parameters of its first rule changed."""
-    claim = next(claim for claim in claims.load_claims() if claim.id == name)
-    rule, parameters = claim.rules[0]
-    return replace(claim, rules=((rule, parameters | changes),))
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("D03", {"total": 39892}),
-        ("D11", {"total": 35887}),
-        ("D11", {"total": 35884}),
-        ("D11", {"total": 35889}),
-        (
-            "D10",
-            {"sides": [{"where": "1", "number": "7", "exact": True}, {"where": "6", "number": "7", "exact": True}]},
-        ),
-        ("F03", {"sides": [{"where": "a", "number": "0.67"}, {"where": "b", "number": "0.7"}]}),
-        ("F28", {"sides": [{"where": "a", "number": ["0.7", "0.75"]}, {"where": "b", "number": "0.68"}]}),
-        ("D05", {"sides": [{"where": "a", "answers": ["grey"]}, {"where": "b", "answers": ["grey", "colour"]}]}),
-        ("F33", {"sides": [{"where": "a", "answers": ["x"]}, {"where": "b", "lowest_of": {"x": 0.1, "y": 0.2}}]}),
-    ],
-)
-def test_sides_that_agree_are_no_contradiction(tmp_path, name, changes):
-    row = claims.judge_claim(rewritten(name, **changes), Evidence(results.read_run(tmp_path)))
-    assert row["verdict"] == NOT_TESTABLE and "do not exclude each other" in row["reason"]
-
-
-def test_a_number_stands_for_what_rounds_to_it():
-    assert bounds("0.67", False) == pytest.approx((0.665, 0.675))
-    assert bounds(["0.7", "0.75"], False) == pytest.approx((0.65, 0.755))
-    assert bounds("224", True) == (224, 224)
-
-
-# ---- the setup
-
-
-def test_a_changed_hyperparameter_is_not_table_5_1(tmp_path):
-    run = plant(tmp_path)
-    run.by_name("vgg16")[0].record["parameters"]["learning_rate"] = 0.01
-    found = judged(run)
-    assert found.verdict["S01"] == NOT_REPRODUCED and "VGG-16 (seed 0): learning_rate 0.01" in found.reason["S01"]
-
-
-def test_a_quick_run_does_not_judge_table_5_1_but_the_networks(tmp_path):
-    run = plant(tmp_path, profile="quick", shortened=True)
-    for result in run.models:
-        result.record["parameters"]["epochs"] = 6
-    found = judged(run)
-    assert found.verdict["S01"] == NOT_TESTABLE and "epochs 6" in found.ours["S01"]
-    assert found.verdict["S02"] == REPRODUCED
-
-
-def test_resnets_layers_and_blocks_are_counted(thesis, tmp_path):
-    assert thesis.verdict["S11"] == NOT_REPRODUCED
-    assert "1 + 9 + 12 + 18 + 9 + 1 = 50" in thesis.ours["S11"]
-    assert "the built network has 1 3x3 a block; with 2 those rows would give 24 and 12 layers" in thesis.reason["S11"]
-    run = plant(tmp_path, models=("resnet50",))
-    run.models[0].architecture["layers"][0] = resnet_base(threes=2)
-    assert "1 + 12 + 16 + 24 + 12 + 1 = 66" in judged(run).ours["S11"]
-
-
-def test_vggs_convolutions_are_counted(thesis):
-    assert thesis.verdict["S12"] == NOT_REPRODUCED
-    assert thesis.ours["S12"] == "13 convolutions, 3 dense layers" and "16 layers with weights" in thesis.reason["S12"]
-
-
-@pytest.mark.parametrize(
-    ("claim", "model", "change"),
-    [
-        ("S02", "traditional_cnn", lambda r: r.architecture["layers"].pop(1)),  # a batch normalisation
-        ("S02", "traditional_cnn", lambda r: r.architecture["layers"].append(layer("Dense", activation="relu"))),
-        ("S03", "resnet50", lambda r: r.architecture["layers"].__delitem__(4)),  # the dropout
-        ("S03", "resnet50", lambda r: r.record["augmentation"].update(rotation_range=0)),
-        ("S04", "vgg16", lambda r: r.record["weights"].update(used="imagenet")),
-        ("S05", "mobilenet_v3", lambda r: r.architecture["layers"][0]["layers"][-1].update(trainable_parameters=0)),
-        ("S05", "mobilenet_v3", lambda r: r.architecture["layers"][0].update(name="mobilenet_1.00_224")),
-        ("S06", "vgg16", lambda r: r.record["epochs"].update(best=1)),
-        ("S06", "vgg16", lambda r: r.history.update({"val_f1": [0.9] * 45})),
-        ("S06", "vgg16", lambda r: r.history.pop("recall")),
-        ("S07", "resnet50", lambda r: (r.folder / "model.h5").unlink()),
-    ],
-)  # fmt: skip
-def test_a_departure_from_the_setup_is_found(tmp_path, claim, model, change):
-    run = plant(tmp_path)
-    assert verdict_of(run, claim) == REPRODUCED
-    change(run.by_name(model)[0])
-    assert verdict_of(run, claim) == NOT_REPRODUCED
-
-
-def test_deleted_networks_leave_saving_untested(tmp_path):
-    found = judged(plant(tmp_path, files=False))
-    assert found.verdict["S07"] == NOT_TESTABLE and "no trained network" in found.reason["S07"]
-
-
-def test_selecting_on_the_test_set_takes_the_thesis_protocol(thesis, tmp_path):
-    assert thesis.verdict["S10"] == NOT_TESTABLE and "protocol=thesis" in thesis.reason["S10"]
-    split = {"train": 28709, "public": 3589, "private": 3589, "images_per_class": 0, "test_images_per_class": 0}
-    run = plant(tmp_path, protocol="thesis", split=split)
-    found = judged(run)
-    assert found.verdict["S10"] == REPRODUCED
-    run.models[0].history["val_accuracy"] += 0.1
-    assert judged(run).verdict["S10"] == NOT_REPRODUCED
+    history.loc[36:, "loss"] += 0.2 * (column == "loss")
+    history.loc[:34, "test_loss"] += 0.5 * (column == "test_loss")
+    row = row_of(run, "F09")
+    assert row["verdict"] == NOT_REPRODUCED
+    assert ("by fifths" if column == "loss" else "settles at epoch 36") in row["reason"]
 
 
 # ---- what is written and shown
 
 
-def test_csv_holds_what_was_judged(thesis_run, tmp_path):
-    table = claims.judge(thesis_run)
-    path = claims.write_csv(table, tmp_path)
-    back = pd.read_csv(path)
-    assert list(back.columns) == ["id", "verdict", "thesis_value", "ours", "low", "high", "rule", "reason"]
-    assert back["id"].tolist() == table["id"].tolist() and back["verdict"].tolist() == table["verdict"].tolist()
-    assert back["low"].notna().sum() == table["low"].notna().sum() > 0
+def test_csv_holds_what_was_judged(thesis_like, tmp_path):
+    table = claims.judge(thesis_like, 50)
+    back = pd.read_csv(claims.write_csv(table, tmp_path), keep_default_na=False)
+    assert list(back.columns) == [
+        "id", "reading", "group", "verdict", "thesis_value", "ours", "low", "high", "rule", "reason", "seen", "marks",
+    ]  # fmt: skip
+    for name in ("id", "reading", "verdict", "marks"):
+        assert back[name].tolist() == table[name].tolist()
 
 
-def test_rules_are_told_with_their_tolerances(thesis):
-    assert thesis.rule["F02"] == "The accuracy of ResNet-50 on the thesis's test set is 0.68, within 0.02."
-    assert not thesis["rule"].str.contains(r"[{}]").any()
-    assert (thesis["rule"].str.len() > 20).all()
+def test_the_telling_claims_follow_their_rule():
+    columns, nan = ["id", "verdict", "difference", "see"], float("nan")
+    rows = [
+        ("A", NOT_REPRODUCED, 0.1, "E"),
+        ("B", NOT_REPRODUCED, 0.7, ""),
+        ("C", REPRODUCED, 0.01, ""),
+        ("D", REPRODUCED, 0.0, ""),
+        ("E", CONTRADICTED, 0.1, ""),
+        ("F", CONTRADICTED, 1.0, ""),
+        ("G", NOT_TESTABLE, 9.0, ""),
+        ("H", NOT_REPRODUCED, nan, ""),
+    ]
+    assert claims.telling(pd.DataFrame(rows, columns=columns))["id"].tolist() == ["B", "D", "E"]
+    assert claims.telling(pd.DataFrame(rows[4:7], columns=columns))["id"].tolist() == ["F", "E"]
+    assert claims.telling(pd.DataFrame(rows[6:7], columns=columns)).empty
 
 
-def test_the_page_is_accessible_and_escaped(thesis_run):
-    table = claims.judge(thesis_run)
+def test_the_page_is_accessible_and_escaped(thesis_like):
+    table = claims.judge(thesis_like, 50)
     table.loc[0, "ours"] = "<script>alert(1)</script>"
     page = BeautifulSoup(claims.render(table)._repr_html_(), "html.parser")
     assert page.find("script") is None
     rows = page.select("tr[id^=claim-]")
-    assert [row["id"] for row in rows] == [f"claim-{name}" for name in table["id"]]
-    for row, verdict in zip(rows, table["verdict"], strict=True):
+    assert {row["id"] for row in rows} == {f"claim-{name}" for name in table["id"]} and len(rows) == 77
+    for row in rows:
+        found = table[table["id"] == row["id"].removeprefix("claim-")]
         assert row.find("th")["scope"] == "row"
-        assert verdict in row.select_one(".verdict").get_text()
+        assert [v.get_text().split(" ", 1)[1] for v in row.select(".verdict")] == found["verdict"].tolist()
+        assert row["data-verdict"].split() == [claims.SIGNS[verdict][1] for verdict in found["verdict"]]
     assert all(t.find("caption") for t in page.find_all("table"))
     buttons = page.select("input[type=radio]")
-    assert {b["id"] for b in buttons} == {label["for"] for label in page.find_all("label")} and len(buttons) == 5
+    assert {b["id"] for b in buttons} == {label["for"] for label in page.find_all("label")}
+    style = page.find("style").get_text()
+    assert all(f'"audit-{button["id"].removeprefix("audit-")}"' in style for button in buttons[1:])
     assert page.select_one("#claim-F01 a[href='#fig-5-1']").get_text() == "Fig. 5.1"
     assert page.select_one("#claim-F01 a[href='#claim-F03']")
+    assert repr(claims.render(table)).startswith("77 claims: ")
 
 
-def test_the_plain_text_counts(thesis_run):
-    table = claims.judge(thesis_run)
-    counts = table["verdict"].value_counts()
-    assert repr(claims.render(table)).startswith(f"63 claims: {counts[REPRODUCED]} reproduced, ")
+def test_signs_are_legible():
+    """WCAG's contrast of ink on ground, by its formula."""
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return sum(c * w for c, w in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+
+    for _, _, ink, ground in claims.SIGNS.values():
+        assert (luminance(ground) + 0.05) / (luminance(ink) + 0.05) >= 4.5
