@@ -10,9 +10,8 @@ import functools
 from dataclasses import dataclass
 
 from fer_utils.claims.evidence import Score, Untestable, number
-from fer_utils.constants import CLASSES
 from fer_utils.findings import comparisons
-from fer_utils.words import interval, listed
+from fer_utils.words import interval
 
 YES, NO, OPEN, UNKNOWN = "yes", "no", "open", "unknown"
 
@@ -166,7 +165,7 @@ def falls_below(e, model, column, other):
 
 @check
 def first_of(e, model, others, score, words, highest=True, margin=0.0):
-    """A model is first (or last) of several by ``score(model)``; refuted as soon as one that is there beats it.
+    """A model or class is first (or last) of several by ``score(name)``; refuted as soon as one that is there beats it.
 
     Another may be ahead by `margin`. Where two cannot be told apart, what the test images could tell apart is said.
     """
@@ -185,12 +184,14 @@ def first_of(e, model, others, score, words, highest=True, margin=0.0):
         outcomes.append(compare(ahead, len(others)))
         if outcomes[-1] != YES:
             by = signed(gap, 1 - ALPHA / len(others)) + (power(e, model, other) if words == "accuracy" else "")
-            words_of = {NO: "", OPEN: ", not told apart"}[outcomes[-1]]
-            whys.append(f"{e.label(model)} less {e.label(other)}: {by}{words_of}")
+            text = f"{e.label(model)} less {e.label(other)}: {by}{', not told apart' * (outcomes[-1] == OPEN)}"
+            whys.append((outcomes[-1], text))
     outcome = next((o for o in (NO, *([UNKNOWN] * bool(lacking)), OPEN) if o == UNKNOWN or o in outcomes), YES)
     order = sorted(found, key=lambda m: found[m].value, reverse=highest)
     text = f"{words}: " + ", ".join(f"{e.label(m)} {number(found[m].value)}" for m in order)
-    return Check(outcome, text, f"{words}: {'; '.join(whys)}", lacking=tuple(lacking))
+    return Check(
+        outcome, text, f"{words}: {'; '.join(text for o, text in whys if o == outcome)}", lacking=tuple(lacking)
+    )
 
 
 def power(e, model, other):
@@ -200,17 +201,3 @@ def power(e, model, other):
     return (
         f" ({share:.0%} of {n:,} images discordant, which tell {least:.1f} points apart at 80% power)" if share else ""
     )
-
-
-@check
-def extreme_class(e, model, name, highest):
-    """A class has the highest (or lowest) one-vs-rest AUC of a model."""
-    sign = 1 if highest else -1
-    scores = {other: e.score(model, f"auc_{other}") for other in CLASSES}
-    gaps = {other: scores[name] - scores[other] for other in CLASSES if other != name}
-    outcomes = {o: compare(Score(0, sign * gap.draws, ()), len(gaps)) for o, gap in gaps.items()}
-    outcome = next((o for o in (NO, OPEN) if o in outcomes.values()), YES)
-    found = max(scores, key=lambda other: sign * scores[other].value)
-    tied = listed(other for other, o in outcomes.items() if o == OPEN)
-    why = f"{'highest' if highest else 'lowest'} AUC: {found} ({number(scores[found].value)})"
-    return Check(outcome, "", why + (f"; {name} cannot be told from {tied}" if outcome == OPEN else ""))

@@ -15,7 +15,6 @@ from fer_utils.claims.checks import (
     above,
     check,
     either,
-    extreme_class,
     fact,
     first_of,
     judges,
@@ -85,7 +84,11 @@ def auc_of_fear_and_happy(e, c):
     """The one-vs-rest AUC is lowest in fear and highest in happy, and there as stated."""
     (model,) = c.models
     values = [near(e, model, f"auc_{name}", value, c.within["auc"]) for name, value in c.stated.items()]
-    return [*values, extreme_class(e, model, "fear", False), extreme_class(e, model, "happy", True)]
+    orders = [
+        first_of(e, name, [k for k in CLASSES if k != name], lambda k: e.score(model, f"auc_{k}"), words, highest)
+        for name, words, highest in (("fear", "lowest AUC", False), ("happy", "highest AUC", True))
+    ]
+    return [*values, *orders]
 
 
 @judges("F17")

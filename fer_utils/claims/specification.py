@@ -139,5 +139,6 @@ def plot(table, claim="F02", quantity="accuracy"):
         chosen = rows.index[rows[name] == value]
         below.scatter(chosen, np.full(len(chosen), place), s=6, color="#333333", marker="|")
     below.set_yticks(range(len(options)), [f"{name}: {value}" for name, value in reversed(options)])
-    below.set_xlabel("specification, in order of its value")
+    below.set_xticks([])
+    below.set_xlabel(f"{len(rows)} specifications, in order of their value")
     return figure, rows

@@ -47,5 +47,5 @@ def tally(verdicts):
 def tally_table(verdicts):
     """Count verdicts by group and reading; columns are the verdicts that occur."""
     counts = pd.crosstab([verdicts["group"], verdicts["reading"]], verdicts["verdict"])
-    order = [key for group in GROUPS for key in counts.index if key[0] == group]
+    order = sorted(counts.index, key=lambda key: (list(GROUPS).index(key[0]), key[1].casefold()))
     return counts.loc[order, [verdict for verdict in VERDICTS if verdict in counts.columns]]
