@@ -61,10 +61,9 @@ class Claim:
     see: str = ""
 
     def __getattr__(self, name):
-        try:
-            return self.stated[name]
-        except KeyError:
-            raise AttributeError(f"claim {self.id} has no {name!r} in claims.yaml") from None
+        if name in (stated := vars(self).get("stated", {})):
+            return stated[name]
+        raise AttributeError(f"claim {vars(self).get('id')} has no {name!r} in claims.yaml")
 
     @property
     def rule(self):

@@ -3,9 +3,10 @@
 Where the thesis is silent, the repository's own choice is unmarked and any other is marked.
 """
 
-from fer_utils.claims.evidence import PRETRAINED, settings_that_differ
+from fer_utils.claims.evidence import settings_that_differ
 from fer_utils.claims.networks import flat
 from fer_utils.constants import CLASSES
+from fer_utils.words import listed
 
 SHIFTS = {"width_shift_range": 0.1, "height_shift_range": 0.1}
 ZOOM = SHIFTS | {"zoom_range": 0.1}
@@ -54,18 +55,7 @@ def collapsed(result):
 
 
 def marks_of(result, model):
-    """List what is marked on one training.
-
-    Parameters
-    ----------
-    result : fer_utils.findings.results.ModelResult
-    model : str
-        Which of the thesis's models it stands for.
-
-    Returns
-    -------
-    list of str
-    """
+    """What is marked on one training, which stands for one of the thesis's models."""
     record, parameters = result.record, result.record["parameters"]
     found = []
     if record["protocol"] == "sound":
@@ -85,8 +75,6 @@ def marks_of(result, model):
         found.append(f"MobileNet-{parameters['version'].upper()}")
     if record.get("precision", "float32") != "float32":
         found.append(f"{record['precision']} arithmetic")
-    if model in PRETRAINED and record["weights"]["used"] == "path":
-        found.append("weights from a file")
     found += settings_that_differ(result) if "shortened" not in result.reasons else []
     return [*found, *filter(None, [collapsed(result)])]
 
@@ -96,6 +84,8 @@ def marks(evidence, models):
     found, behind = {}, [(model, result) for model in models for result in evidence.used(model)]
     for model, result in behind:
         for mark in evidence.once(("marks", result.model, result.seed), lambda r=result, m=model: marks_of(r, m)):
-            found.setdefault(mark, dict.fromkeys([]))[result.label] = None
+            found.setdefault(mark, []).append(result.label)
     everyone = {result.label for _, result in behind}
-    return "; ".join(mark if set(names) == everyone else f"{', '.join(names)}: {mark}" for mark, names in found.items())
+    return "; ".join(
+        mark if set(names) == everyone else f"{listed(dict.fromkeys(names))}: {mark}" for mark, names in found.items()
+    )
