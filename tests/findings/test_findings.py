@@ -86,6 +86,7 @@ def test_audit_shows_the_claims_and_what_explains_them(whole):
     assert [tag["id"] for tag in soup.find_all("figure") if tag.get("id", "").startswith("fig-E")] == [
         "fig-E1",
         "fig-E2",
+        "fig-E5",
         "fig-E4",
     ]
     tables = {tag["id"] for tag in soup.find_all("table") if tag.get("id", "").startswith("table-")}
