@@ -107,15 +107,15 @@ def load_claims(path=FILE):
     for entry in content["claims"]:
         entry = {"stated": {}} | entry
         where = f"{name}: claim {entry.get('id', 'without id')}"
-        if entry.get("id") not in JUDGES:
-            raise ConfigError(f"{where}: no function judges it; register one with @judges")
-        if entry["id"] in {claim.id for claim in found}:
-            raise ConfigError(f"{where} occurs more than once; give each claim an id of its own")
         wrong = [tolerance for tolerance in entry.get("tolerance", []) if tolerance not in known]
-        if wrong:
-            raise ConfigError(f"{where}: unknown tolerance {', '.join(wrong)}; expected one of {', '.join(known)}")
-        if entry.get("group") not in GROUPS:
-            raise ConfigError(f"{where}: group is {entry.get('group')!r}; expected one of {', '.join(GROUPS)}")
+        problems = {
+            "no function judges it; register one with @judges": entry.get("id") not in JUDGES,
+            "its id occurs more than once": entry.get("id") in {claim.id for claim in found},
+            f"unknown tolerance {', '.join(wrong)}; expected some of {', '.join(known)}": bool(wrong),
+            f"group is {entry.get('group')!r}; expected one of {', '.join(GROUPS)}": entry.get("group") not in GROUPS,
+        }
+        for problem in (text for text, holds in problems.items() if holds):
+            raise ConfigError(f"{where}: {problem}")
         entry["within"] = {key: known[key]["value"] for key in entry.pop("tolerance", [])}
         entry |= {key: tuple(entry.get(key, ())) for key in ("figures", "models")}
         try:

@@ -48,7 +48,7 @@ def fifth_of_the_total(e, c):
     return fact(abs(c.test - expected) < c.within["whole_image"], ours, why, difference=abs(c.test - expected) / c.test)
 
 
-@judges("D05", "D10", "S08", "S09", "F06", "F33")
+@judges("D05", "D10", "S08", "S09", "S17", "F06", "F33", "F37", "F38")
 def one_answer_to_one_question(e, c):
     """Some answer to the question is among those that every place allows."""
     allowed = {where: answers if isinstance(answers, list) else [answers] for where, answers in c.answers.items()}
@@ -98,21 +98,6 @@ def about_different_things(e, c):
     return fact(first != second, "", f"one statement is about {first}, the other about {second}", difference=0.0)
 
 
-@judges("F37")
-def modern_models_in_figure_5_1(e, c):
-    """A model that the text calls superior is not the one that Figure 5.1 shows as least successful."""
-    why = f"superior: {listed(LABELS[m] for m in c.superior)} (3.2.5.1); lowest of four: {LABELS[c.lowest]} (Fig. 5.1)"
-    return fact(c.lowest not in c.superior, "", why, difference=1.0)
-
-
-@judges("F38")
-def rates_near_the_corner(e, c):
-    """The upper left corner of a ROC curve has a high false positive rate."""
-    true, false = c.corner
-    why = f"in the upper left corner the true positive rate is {true} and the false positive rate {false}"
-    return fact(false > 0.5, "", why, difference=1.0)
-
-
 @judges("S16")
 def accuracy_by_its_formula(e, c):
     """(TP + TN) / all, counted one class against the rest, gives the stated accuracy.
@@ -126,14 +111,6 @@ def accuracy_by_its_formula(e, c):
     )
     why += "of the images; the stated figure is the share of right images, which is another formula"
     return fact(round(formula, 2) == c.accuracy, "", why, difference=formula - c.accuracy)
-
-
-@judges("S17")
-def precision_in_words(e, c):
-    """The share of positive samples that are found is TP / (TP + FP)."""
-    tp, fp, fn = (c.example[name] for name in ("tp", "fp", "fn"))
-    why = f"with TP {tp}, FP {fp} and FN {fn} the words give {tp / (tp + fn):.2f}, which is recall, and the formula "
-    return fact(fp == fn, "", f"{why}{tp / (tp + fp):.2f}", difference=1.0)
 
 
 @judges("S15")

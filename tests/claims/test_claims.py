@@ -141,7 +141,7 @@ def test_every_tolerance_is_used_and_justified():
         ({"tolerance": ["generous"]}, "unknown tolerance generous"),
         ({"group": "opinion"}, "group is 'opinion'"),
         ({"depth": 1}, "depth"),
-        ({"id": "D02"}, "D02 occurs more than once"),
+        ({"id": "D02"}, "D02: its id occurs more than once"),
     ],
 )
 def test_a_claim_that_cannot_be_judged_is_an_error(tmp_path, change, words):
@@ -563,9 +563,8 @@ def test_the_accuracy_formula_on_a_matrix():
         ("D10", {"answers": {"a": 7, "b": 7}}),
         ("D05", {"answers": {"a": "grey", "b": ["grey", "colour"]}}),
         ("S15", {"shown": {"Figure 1": ["a", "a"]}}),
-        ("S17", {"example": {"tp": 3, "fp": 2, "fn": 2}}),
         ("S21", {"test": 0.1}),
-        ("F37", {"lowest": "mobilenet_v3"}),
+        ("F37", {"answers": {"a": ["vgg16", "mobilenet_v3"], "b": "vgg16"}}),
         ("L05", {"cited": ["He 2016"]}),
     ],
 )
@@ -672,7 +671,7 @@ def test_auc_claims_on_aucs_known_by_construction(aucs):
 def test_an_auc_in_the_wrong_class_is_not_reproduced(tmp_path):
     run = plant(tmp_path, {"resnet50": with_auc((89, 94, 84, 98, 91, 70, 95))}, models=("resnet50",))
     row = row_of(run, "F16")
-    assert row["verdict"] == NOT_REPRODUCED and "lowest AUC: sad (0.70" in row["reason"]
+    assert row["verdict"] == NOT_REPRODUCED and "lowest AUC: fear less sad: +0.14" in row["reason"]
 
 
 def test_a_class_without_images_leaves_the_auc_untested(tmp_path):
