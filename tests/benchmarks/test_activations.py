@@ -3,7 +3,6 @@
 import json
 
 from benchmarks import activations
-
 from fer_utils.claims import claims
 from fer_utils.findings.results import read_run
 
