@@ -4,23 +4,28 @@
 Snakemake there: first for the rule `models`, where one model's failure does not stop the others, then for the rule
 `report`, over whatever is there; for both at once where every training is there already. The state of a training lies
 in `.training/` and is no output, because Snakemake deletes outputs before it runs a rule again.
+
+    dataset, methods, each model  ->  findings  ->  audit  ->  report
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
-from fer_utils.batch import lifeline
+from fer_utils.batch import processes
+from fer_utils.batch.job import CHAPTERS
 from fer_utils.provenance import FINDINGS_CODE, code_hash
 
 configfile: "plan.json"
 
-# The jobs end when this process does.
-lifeline.lead()
+# This process ends when the run does, its jobs when this process does.
+LOCK = processes.join(Path.cwd(), lambda: os._exit(1))
 
 PYTHON = sys.executable
 ROOT = Path(workflow.basedir)
 NOTEBOOKS = ROOT / "notebooks"
+CHAPTERS = {chapter: NOTEBOOKS / name for chapter, name in CHAPTERS.items()}
 PLAN = {(entry["model"], str(entry["seed"])): entry for entry in config["models"]}
 
 MODEL_FILES = ["history.csv", "predictions.parquet", "metrics.json", "architecture.json", "summary.txt", "run.json"]
@@ -38,6 +43,11 @@ def failures():
     return [path.read_text(encoding="utf-8") for path in paths if path.exists()]
 
 
+# What findings and audit read.
+RUN_FILES = [path for name in MODEL_FILES for path in finished(name)]
+RUN_FILES += ["dataset/dataset.json"] if Path("dataset/dataset.json").exists() else []
+
+
 wildcard_constraints:
     model="[A-Za-z0-9_]+",
     seed="[0-9]+",
@@ -52,25 +62,25 @@ rule models:
 
 rule dataset:
     input:
-        NOTEBOOKS / "01_dataset.ipynb",
+        CHAPTERS["dataset"],
     output:
         "dataset/notebook.ipynb",
         "dataset/dataset.json",
         "dataset/images.parquet",
     params:
         data=config["data_sha256"],
-        code=code_hash(NOTEBOOKS / "01_dataset.ipynb"),
+        code=code_hash(CHAPTERS["dataset"]),
     shell:
         "{PYTHON:q} -m fer_utils.batch.job dataset"
 
 
 rule methods:
     input:
-        NOTEBOOKS / "06_methods.ipynb",
+        CHAPTERS["methods"],
     output:
         "methods/notebook.ipynb",
     params:
-        code=code_hash(NOTEBOOKS / "06_methods.ipynb", ["findings"]),
+        code=code_hash(CHAPTERS["methods"], ["findings"]),
     shell:
         "{PYTHON:q} -m fer_utils.batch.job methods"
 
@@ -94,22 +104,37 @@ rule model:
 
 rule findings:
     input:
-        NOTEBOOKS / "07_findings.ipynb",
-        "dataset/dataset.json" if Path("dataset/dataset.json").exists() else [],
-        [finished(name) for name in MODEL_FILES],
+        CHAPTERS["findings"],
+        RUN_FILES,
     output:
         "findings/notebook.ipynb",
     params:
-        code=code_hash(NOTEBOOKS / "07_findings.ipynb", FINDINGS_CODE),
+        code=code_hash(CHAPTERS["findings"], FINDINGS_CODE),
         # A function, because Snakemake would look for wildcards between the braces of a string.
         failures=lambda wildcards: failures(),
     shell:
         "{PYTHON:q} -m fer_utils.batch.job findings"
 
 
+rule audit:
+    input:
+        CHAPTERS["audit"],
+        "findings/notebook.ipynb",
+        RUN_FILES,
+    output:
+        "audit/notebook.ipynb",
+        "claims.csv",
+    params:
+        code=code_hash(CHAPTERS["audit"], FINDINGS_CODE),
+        failures=lambda wildcards: failures(),
+    shell:
+        "{PYTHON:q} -m fer_utils.batch.job audit"
+
+
 rule report:
     input:
         "findings/notebook.ipynb",
+        "audit/notebook.ipynb",
         [f"{name}/notebook.ipynb" for name in ("dataset", "methods") if Path(name, "notebook.ipynb").exists()],
         finished("notebook.ipynb"),
     output:

@@ -17,7 +17,6 @@ import nbformat
 
 from benchmarks.compare import Side, median_interval, verdict
 from fer_utils.batch import job as execution
-from fer_utils.batch import lifeline
 from fer_utils.batch import plan as planning
 from fer_utils.constants import THESIS_SETTINGS
 from fer_utils.data import dataset as datasets
@@ -213,8 +212,6 @@ def memory(models, options, folder):
     dict
         Rows.
     """
-    # The kernels end when this process does.
-    lifeline.lead(first=True)
     dataset = datasets.load(options.data, on_message=lambda line: None)
     for model in models:
         entry = planning.read_config()["models"][model]

@@ -1,14 +1,12 @@
 """One notebook of a planned run, executed headless: a job of the workflow.
 
-Run as ``python -m fer_utils.batch.job dataset|methods|findings|MODEL SEED`` in the run folder. papermill executes
+Run as ``python -m fer_utils.batch.job dataset|methods|findings|audit|MODEL SEED`` in the run folder. papermill executes
 a copy under ``.training/``, so that a job that is killed leaves no half of a result, and moves it into place at the
-end. Meanwhile the job says how far the whole run is.
+end.
 """
 
 import argparse
 import contextlib
-import fcntl
-import json
 import os
 import re
 import shutil
@@ -23,18 +21,22 @@ from pathlib import Path
 
 import psutil
 
-from fer_utils.batch import gpus, lifeline
-from fer_utils.batch.progress import Watch, name_of, say
+from fer_utils.batch import processes
+from fer_utils.batch.progress import say
 from fer_utils.files import move, read_json, write_json
 from fer_utils.paths import project_root
-from fer_utils.training.resolved import Resolved
 from fer_utils.words import duration
+
+#: The notebooks that are not a model's, by the name of their folder in a run.
+CHAPTERS = {
+    "dataset": "01_dataset.ipynb",
+    "methods": "06_methods.ipynb",
+    "findings": "07_findings.ipynb",
+    "audit": "08_audit.ipynb",
+}
 
 #: Set when this process is about to end: that its kernel dies before it is no failure of the notebook.
 STOPPING = threading.Event()
-
-#: Locked by every job of a run while it works, so that the next run can wait until the last of them has gone.
-JOBS = ".training/jobs.lock"
 
 #: The kernel's sockets while it runs.
 SOCKETS = contextlib.ExitStack()
@@ -42,16 +44,10 @@ SOCKETS = contextlib.ExitStack()
 #: The longest path of a socket that every system takes, less what Jupyter adds to the name.
 SOCKET_PATH = 90
 
-#: The notebooks that are not a model's, by the name of their folder in a run.
-CHAPTERS = {"dataset": "01_dataset.ipynb", "methods": "06_methods.ipynb", "findings": "07_findings.ipynb"}
-
 
 @contextmanager
 def quiet(log):
-    """Send what this process and its children write to the standard error into a file.
-
-    The kernel inherits it, and TensorFlow's C++ notices there are many; what a notebook prints is in the notebook.
-    """
+    """Send what this process and its kernel write to the standard error, TensorFlow's notices, into a file."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with open(log, "wb") as file:
@@ -65,20 +61,10 @@ def quiet(log):
 
 
 def private_sockets(folder):
-    """Configure a kernel to listen on sockets in a folder instead of on ports.
+    """Return a kernel manager's configuration to listen on sockets in a folder, if its path is not too long for them.
 
-    Jupyter chooses free ports and lets go of them until the kernel takes them, seconds later. One that
-    starts beside others now and then finds a port taken in between, and dies (papermill's issue 511).
-
-    Parameters
-    ----------
-    folder : str
-        Empty, and nobody else's.
-
-    Returns
-    -------
-    traitlets.config.Config
-        For the kernel's manager; empty, which means ports, where the folder's path is too long for a socket's.
+    Jupyter chooses free ports that the kernel takes seconds later; one that starts beside others now and then finds a
+    port taken in between, and dies (papermill's issue 511).
     """
     from traitlets.config import Config
 
@@ -154,68 +140,48 @@ def describe(error):
 
 
 def run_chapter(plan, out, chapter):
-    """Execute the dataset's, the methods' or the findings' notebook."""
+    """Execute a notebook that is no model's; return whether it ran to its end."""
     parameters = {"out": str(out)}
     if chapter == "dataset":
         parameters |= {"data": plan["data_path"], "profile": plan["profile"]}
-    execute(
-        project_root() / "notebooks" / CHAPTERS[chapter],
-        out / chapter / "notebook.ipynb",
-        parameters,
-        plan["kernel"],
-        out / ".training" / chapter / "notebook.ipynb",
-    )
+    source, work = project_root() / "notebooks" / CHAPTERS[chapter], out / ".training" / chapter / "notebook.ipynb"
+    say(f"{chapter}: begins")
+    try:
+        execute(source, out / chapter / "notebook.ipynb", parameters, plan["kernel"], work)
+    except Exception as error:
+        say(f"{chapter}: FAILED: {describe(error)}\n  the notebook up to there: {work}")
+        return False
+    return True
 
 
 def run_model(plan, out, entry, threads):
     """Execute a model's notebook; if it fails, leave a record of why and return False."""
-    place = f"{entry['model']}/seed-{entry['seed']}"
-    folder = out / ".training" / place
+    name, place = f"{entry['label']} (seed {entry['seed']})", f"{entry['model']}/seed-{entry['seed']}"
+    state, result, work = out / ".training" / place, out / place, out / ".training" / place / "notebook.ipynb"
     failed = out / "failed" / f"{place.replace('/', '-')}.json"
-    failed.unlink(missing_ok=True)
-    (folder / "progress.json").unlink(missing_ok=True)
-    say(f"{name_of(entry)}: begins")
+    for path in (failed, state / "progress.json"):
+        path.unlink(missing_ok=True)
+    # Another number of jobs at once is no reason to go on with another number of threads.
+    begun = any(state.glob("state-*/state.json")) and read_json(state / "resolved.json").get("threads")
+    parameters = entry["parameters"] | {"out": str(out), "threads": entry["parameters"]["threads"] or begun or threads}
+    say(f"{name}: begins")
     started = time.monotonic()
-    # Another number of jobs at once is no reason to go on with another number of threads, or of GPUs.
-    resolved = Resolved(folder)
-    chosen = {"threads": entry["parameters"]["threads"] or resolved.get("threads") or threads}
-    count = plan.get("gpus", 0)
-    if count > 1 and "devices" in entry["parameters"]:
-        share = max(1, count // plan["jobs"])
-        chosen["devices"] = entry["parameters"]["devices"] or resolved.get("devices") or share
-    watch = Watch(plan, out, entry)
-    watch.start()
     try:
-        with gpus.claim(out / ".training", chosen.get("devices", 1), count):
-            execute(
-                project_root() / "notebooks" / entry["notebook"],
-                out / place / "notebook.ipynb",
-                entry["parameters"] | {"out": str(out)} | chosen,
-                plan["kernel"],
-                folder / "notebook.ipynb",
-            )
+        source = project_root() / "notebooks" / entry["notebook"]
+        execute(source, result / "notebook.ipynb", parameters, plan["kernel"], work)
     except Exception as error:
         message = describe(error)
-        record = {
-            "model": entry["model"],
-            "seed": entry["seed"],
-            "label": entry["label"],
-            "error": message,
-            "traceback": plain("\n".join(getattr(error, "traceback", None) or [str(error)])),
-            "notebook": entry["notebook"],
-        }
-        shutil.rmtree(out / place, ignore_errors=True)
+        traceback = plain("\n".join(getattr(error, "traceback", None) or [str(error)]))
+        shutil.rmtree(result, ignore_errors=True)
+        record = {key: entry[key] for key in ("model", "seed", "label", "notebook")}
         try:
-            write_json(failed, record)
+            write_json(failed, record | {"error": message, "traceback": traceback})
         except OSError as reason:
-            say(f"{name_of(entry)}: the failure cannot be recorded: {reason}")
-        say(f"{name_of(entry)}: FAILED: {message}")
-        say(f"  the notebook up to there: {folder / 'notebook.ipynb'}")
+            say(f"{name}: the failure cannot be recorded: {reason}")
+        say(f"{name}: FAILED: {message}\n  the notebook up to there: {work}")
         return False
-    finally:
-        watch.over.set()
-    score = read_json(out / place / "metrics.json")["best"]["test"]["accuracy"]
-    say(f"{name_of(entry)}: done in {duration(time.monotonic() - started)}, test accuracy {score:.3f}")
+    score = read_json(result / "metrics.json")["best"]["test"]["accuracy"]
+    say(f"{name}: done in {duration(time.monotonic() - started)}, test accuracy {score:.3f}")
     return True
 
 
@@ -232,29 +198,19 @@ def stop(status):
 def main(arguments=None):
     """Execute the job that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m fer_utils.batch.job", description=__doc__)
-    parser.add_argument("name", help="dataset, methods, findings, or a model of the plan")
+    parser.add_argument("name", help=f"{', '.join(CHAPTERS)}, or a model of the plan")
     parser.add_argument("seed", nargs="?", type=int)
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: stop(128 + number))
     out = Path.cwd()
-    (out / JOBS).parent.mkdir(exist_ok=True)
-    jobs = open(out / JOBS, "a")  # noqa: SIM115 - it stays open as long as this process lives
-    fcntl.flock(jobs, fcntl.LOCK_SH)
-    lifeline.follow(lambda: stop(128 + signal.SIGTERM))
-    lifeline.lead()
-    plan = json.loads((out / "plan.json").read_text(encoding="utf-8"))
+    locks = [processes.join(out, lambda: stop(128 + signal.SIGTERM))]
+    plan = read_json(out / "plan.json")
     if options.name in CHAPTERS:
-        say(f"{options.name}: begins")
-        try:
-            run_chapter(plan, out, options.name)
-        except Exception as error:
-            say(f"{options.name}: FAILED: {describe(error)}")
-            say(f"  the notebook up to there: {out / '.training' / options.name / 'notebook.ipynb'}")
-            return 1
-        return 0
+        return 0 if run_chapter(plan, out, options.name) else 1
     entry = next(e for e in plan["models"] if (e["model"], e["seed"]) == (options.name, options.seed))
+    locks.append(processes.take_gpu(out, plan.get("gpus", 0)))
     return 0 if run_model(plan, out, entry, options.threads) else 1
 
 

@@ -1,106 +1,140 @@
-"""How far a run is, for the person who waits for it."""
+"""How far a run is, for the person who waits for it: bars on a terminal, lines in a log."""
 
+import contextlib
 import threading
 import time
 
-from fer_utils.files import read_json
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from fer_utils.findings.results import read_object, read_run
 from fer_utils.words import duration
 
-#: Seconds between two looks at the progress of a training.
-INTERVAL = 2.0
+#: Seconds between two looks at the trainings' progress.
+INTERVAL = 1.0
+
+#: Seconds after which a log shows a sign of life although no epoch was finished.
+BEAT = 60
 
 
-def left(plan, out):
-    """How far a run is.
+def running(run):
+    """Return the progress of each training at work: (model, seed) to the content of its ``progress.json``."""
+    found = {}
+    for training in run.trainings:
+        path = run.folder / ".training" / training.model / f"seed-{training.seed}" / "progress.json"
+        if not training.record and not training.failure and (progress := read_object(path)[0]):
+            found[training.model, training.seed] = progress
+    return found
 
-    Parameters
-    ----------
-    plan : dict
-        ``plan.json``: its models carry ``estimate``, the seconds that each was expected to take.
-    out : Path
-        The run folder.
 
-    Returns
-    -------
-    done : float
-        Share of the expected work that is done, 0..1.
-    seconds : float
-        Time left; models that have not begun are taken to be as much slower or faster than expected as the others.
+def left(run):
+    """Return the share of a run's expected work that is done, and the seconds left.
+
+    Models that have not begun are taken to be as much slower or faster than expected as the others.
     """
-    total = sum(entry["estimate"] for entry in plan["models"])
-    finished = remaining = expected = actual = 0.0
-    running = []
-    for entry in plan["models"]:
-        place = f"{entry['model']}/seed-{entry['seed']}"
-        progress = read_json(out / ".training" / place / "progress.json")
-        estimate = entry["estimate"]
-        record = read_json(out / place / "run.json")
-        if record:
+    progress = running(run)
+    estimates = {(entry["model"], entry["seed"]): entry["estimate"] for entry in run.plan["models"]}
+    finished = waiting = expected = actual = 0.0
+    remaining = []
+    for training in run.trainings:
+        key = training.model, training.seed
+        estimate = estimates[key]
+        if training.failure:
+            finished += estimate
+        elif training.record:
+            times = training.record["times"]
             finished += estimate
             expected += estimate
-            actual += record["times"]["train_seconds"] + record["times"]["evaluate_seconds"]
-        elif (out / "failed" / f"{place.replace('/', '-')}.json").exists():
-            finished += estimate
-        elif progress:
-            finished += estimate * progress["done"]
-            expected_here = estimate * (1 - progress["done"])
-            seconds = progress["seconds_left"]
-            running.append(expected_here if seconds is None else seconds)
-            expected += expected_here
-            actual += running[-1]
+            actual += times["train_seconds"] + times["evaluate_seconds"]
+        elif key in progress:
+            rest = estimate * (1 - progress[key]["done"])
+            seconds = progress[key]["seconds_left"]
+            remaining.append(rest if seconds is None else seconds)
+            finished += estimate - rest
+            expected += rest
+            actual += remaining[-1]
         else:
-            remaining += estimate
-    speed = actual / expected if expected > 0 and actual > 0 else 1.0
-    jobs = max(plan.get("at_once", plan.get("jobs", 1)), 1)
-    return finished / total if total else 1.0, max([remaining * speed / jobs + sum(running) / jobs, *running])
+            waiting += estimate
+    speed = actual / expected if expected and actual else 1.0
+    seconds = max([(waiting * speed + sum(remaining)) / max(run.plan.get("at_once", 1), 1), *remaining])
+    return finished / max(sum(estimates.values()), 1e-9), seconds
 
 
-class Watch(threading.Thread):
-    """Print a line whenever an epoch of the training is finished.
+def describe(progress):
+    """Say how far a training is, from its ``progress.json``."""
+    if progress.get("stage") == "scoring" or progress["done"] >= 1:
+        return "scoring all images"
+    accuracy = progress.get("val_accuracy")
+    seen = "" if accuracy is None else f", val_accuracy {accuracy:.3f}"
+    return f"{progress['done'] * progress['epochs']:.1f} of {progress['epochs']} epochs{seen}"
 
-    Parameters
-    ----------
-    plan : dict
-        The plan.
-    out : Path
-        The run folder.
-    entry : dict
-        The plan's entry for the model that this process trains.
+
+class Reporter:
+    """Reports the progress of the run in a folder while a ``with`` block runs.
+
+    Where it is `live` it draws bars, and whatever else goes to the terminal must be printed by this process.
     """
 
-    def __init__(self, plan, out, entry):
-        super().__init__(daemon=True)
-        self.plan, self.out, self.entry = plan, out, entry
-        self.path = out / ".training" / entry["model"] / f"seed-{entry['seed']}" / "progress.json"
+    def __init__(self, out, console=None):
+        console = console or Console()
+        self.out, self.live = out, console.is_terminal
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}")
+        self.bars = Progress(*columns, console=console, transient=True, disable=not self.live)
+        self.tasks, self.said = {}, {}
         self.over = threading.Event()
-        self.said = 0
+        self.thread = threading.Thread(target=self.watch, daemon=True)
 
-    def run(self):
-        """Look until `over` is set."""
-        beat = time.monotonic()
+    def __enter__(self):
+        self.bars.start()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+        self.bars.stop()
+
+    def watch(self):
+        """Look at the run until the block ends."""
         while not self.over.wait(INTERVAL):
-            progress = read_json(self.path)
-            if not progress:
+            (self.draw if self.live else self.log)(read_run(self.out))
+
+    def draw(self, run):
+        """Update a bar for each training at work and one for the run."""
+        names = {(training.model, training.seed): name_of(training) for training in run.trainings}
+        done, seconds = left(run)
+        rows = {key: (p["done"], describe(p), p["seconds_left"]) for key, p in running(run).items()}
+        for key, (share, note, rest) in (rows | {"run": (done, "", seconds)}).items():
+            if key not in self.tasks:
+                self.tasks[key] = self.bars.add_task(names.get(key, "whole run"), total=1, note="")
+            note = ", ".join(filter(None, [note, "" if rest is None else f"about {duration(rest)} left"]))
+            self.bars.update(self.tasks[key], completed=share, note=note)
+        for key in self.tasks.keys() - rows.keys() - {"run"}:
+            self.bars.remove_task(self.tasks.pop(key))
+
+    def log(self, run):
+        """Print a line for each training that finished an epoch, began to score, or has been silent for a while."""
+        progress = running(run)
+        for training in run.trainings:
+            key = training.model, training.seed
+            if key not in progress:
                 continue
-            # A long epoch shows a sign of life each minute.
-            if progress["finished"] == self.said and time.monotonic() - beat < 60:
-                continue
-            self.said, beat = progress["finished"], time.monotonic()
-            done, seconds = left(self.plan, self.out)
-            accuracy = progress.get("val_accuracy")
-            seen = "" if accuracy is None else f", val_accuracy {accuracy:.3f}"
-            say(
-                f"{name_of(self.entry)}: {progress['done'] * progress['epochs']:.1f} of {progress['epochs']} epochs"
-                f"{seen}; "
-                f"whole run {done:.0%}, about {duration(seconds)} left"
-            )
+            state = progress[key]["finished"], progress[key].get("stage")
+            before, when = self.said.get(key, ((0, "training"), time.monotonic()))
+            self.said.setdefault(key, (before, when))
+            if (state[0] != before[0] or state[1] != before[1]) or time.monotonic() - when > BEAT:
+                self.said[key] = state, time.monotonic()
+                done, seconds = left(run)
+                text = f"{describe(progress[key])}; whole run {done:.0%}, about {duration(seconds)} left"
+                say(f"{name_of(training)}: {text}")
 
 
 def say(text):
-    """Print a line with the time of day."""
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+    """Print a line with the time of day; a terminal that is gone is no reason to end."""
+    with contextlib.suppress(OSError):
+        print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
-def name_of(entry):
-    """Return what a model's training is called in the terminal."""
-    return f"{entry['label']} (seed {entry['seed']})"
+def name_of(training):
+    """Return what a training is called in the terminal."""
+    return f"{training.label} (seed {training.seed})"

@@ -1,0 +1,197 @@
+"""``config.yaml`` and the notebooks' parameters, checked whole before anything starts."""
+
+import ast
+import functools
+import re
+
+import yaml
+
+from fer_utils.errors import ConfigError
+from fer_utils.paths import project_root
+
+#: Parameters that options of the command set.
+RESERVED = dict.fromkeys(("model", "label", "notebook"), "--models") | {
+    name: f"--{option}"
+    for name, option in (("seed", "seeds"), ("data", "data"), ("out", "out"), ("profile", "profile"))
+}
+
+#: Smallest values of parameters; 0 images or threads are all that there are.
+LEAST = {"epochs": 1, "batch_size": 1} | dict.fromkeys(
+    ("images_per_class", "test_images_per_class", "epoch_images_per_class", "threads"), 0
+)
+
+JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def strict(required, **properties):
+    """Return the JSON schema of an object with these properties and no others."""
+    return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
+
+
+def named(schema):
+    """Return the JSON schema of an object with freely named entries. The names become names of folders."""
+    return {"type": "object", "propertyNames": {"pattern": "^[A-Za-z0-9_]+$"}, "additionalProperties": schema}
+
+
+TEXT, OBJECT = {"type": "string"}, {"type": "object"}
+MODEL = strict(["label", "notebook"], label=TEXT, notebook=TEXT, parameters=OBJECT, cost={"type": "number"})
+PROFILE = strict(["about", "parameters"], about=TEXT, parameters=OBJECT, models=named(OBJECT))
+STRUCTURE = strict(
+    ["profiles", "default_models", "models"],
+    profiles=named(PROFILE),
+    default_models={"type": "array", "items": TEXT, "minItems": 1},
+    models=named(MODEL),
+)
+
+
+def mistakes(schema, value, place=""):
+    """Return one line for each entry that a JSON schema refuses: the entry, its value and what was expected."""
+    # Half a second to import, and `--help` needs none of it.
+    from jsonschema import Draft202012Validator
+
+    found = {}
+    for error in sorted(Draft202012Validator(schema).iter_errors(value), key=lambda error: list(map(str, error.path))):
+        text = error.message[:300]
+        if error.validator == "additionalProperties":
+            text += f"; known: {', '.join(sorted(error.schema['properties']))}"
+        elif error.validator == "type" and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", str(error.instance), re.I):
+            text += f"; YAML takes it for text, write {float(error.instance):g}"
+        found[f"{place}{'.'.join(map(str, error.path)) or 'the file'}: {text}"] = None
+    return list(found)
+
+
+def read_config():
+    """Read and check ``config.yaml``.
+
+    Returns
+    -------
+    dict
+        ``profiles``, ``default_models`` and ``models``, as the comments in the file describe them.
+
+    Raises
+    ------
+    ConfigError
+        With one line per mistake.
+    """
+    path = project_root() / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if found := mistakes(STRUCTURE, config) or mistakes(contents(config), config):
+        raise ConfigError("\n  ".join([f"{path}:", *found]))
+    return config
+
+
+def contents(config):
+    """Return the JSON schema of the names and parameters in a configuration, from the notebooks that it names."""
+    models = {model: parameter_schema(entry["notebook"]) for model, entry in config["models"].items()}
+    profile = {
+        "parameters": {"allOf": list(models.values())},
+        "models": {"properties": models, "additionalProperties": False},
+    }
+    return {
+        "properties": {
+            "default_models": {"items": {"enum": list(models)}},
+            "models": {"properties": {model: {"properties": {"parameters": s}} for model, s in models.items()}},
+            "profiles": {"additionalProperties": {"properties": profile}},
+        }
+    }
+
+
+def parameter_schema(notebook):
+    """Return the JSON schema of a notebook's parameters, but for those that options of the command set."""
+    try:
+        defaults = notebook_parameters(notebook)
+    except ConfigError:
+        if (project_root() / "notebooks" / notebook).is_file():
+            return {}  # broken: an error of the run that needs it
+        raise
+    types = {name: {"type": JSON_TYPES[type(value)]} for name, value in defaults.items() if name not in RESERVED}
+    least = {name: {"minimum": value} for name, value in LEAST.items()}
+    return strict([], **{name: kind | least.get(name, {}) for name, kind in types.items()})
+
+
+@functools.cache
+def notebook_parameters(notebook):
+    """Return the parameters of a notebook below ``notebooks/``, name to default value.
+
+    Raises
+    ------
+    ConfigError
+        If the notebook does not exist, cannot be read, or has no parameters.
+    """
+    # A second to import.
+    from papermill.inspection import inspect_notebook
+
+    path = project_root() / "notebooks" / notebook
+    if not path.is_file():
+        raise ConfigError(f"config.yaml names the notebook {notebook}, and there is no {path}")
+    try:
+        found = inspect_notebook(path)
+    except Exception as error:
+        raise ConfigError(f"{path} cannot be read as a notebook: {' '.join(str(error).split())[:200]}") from None
+    if not found:
+        raise ConfigError(f"{path}: no cell is tagged 'parameters'; copy that of another model's notebook")
+    return {name: ast.literal_eval(entry["default"]) for name, entry in found.items()}
+
+
+def resolve_parameters(config, profile, model, settings=()):
+    """Return the parameters of one model: the notebook's, the profile's, the model's, ``--set``, in that order.
+
+    Parameters
+    ----------
+    config : dict
+        From `read_config`.
+    profile, model : str
+        Names in it.
+    settings : dict of str to str
+        From `read_settings`; those that the notebook does not have are left out.
+
+    Raises
+    ------
+    ConfigError
+        If a setting's value does not fit.
+    """
+    entry, chosen = config["models"][model], config["profiles"][profile]
+    defaults = notebook_parameters(entry["notebook"])
+    given = {name: typed(text, type(defaults[name])) for name, text in dict(settings).items() if name in defaults}
+    if found := mistakes(parameter_schema(entry["notebook"]), given, "--set "):
+        raise ConfigError("\n  ".join(found))
+    own = {"model": model, "label": entry["label"], "notebook": entry["notebook"], "profile": profile}
+    changes = chosen["parameters"] | entry.get("parameters", {}) | chosen.get("models", {}).get(model, {}) | given
+    return defaults | {name: type(defaults[name])(value) for name, value in changes.items()} | own
+
+
+def typed(text, kind):
+    """Read the text of ``--set`` as a type; what cannot be read stays text, and is refused as such."""
+    try:
+        return WORDS.get(text.lower(), text) if kind is bool else kind(text)
+    except ValueError:
+        return text
+
+
+def read_settings(pairs, notebooks):
+    """Split what ``--set`` gave into names and texts; ConfigError for a name that no notebook of the run has."""
+    known = sorted({name for notebook in notebooks for name in notebook_parameters(notebook)} - set(RESERVED))
+    settings = {}
+    for pair in pairs:
+        name, equals, settings[name] = pair.partition("=")
+        if name in RESERVED:
+            raise ConfigError(f"--set {name}: use {RESERVED[name]} for that")
+        if not equals or name not in known:
+            raise ConfigError(f"--set {pair}: expected NAME=VALUE with one of these names: {', '.join(known)}")
+    return settings
+
+
+def choose_models(config, names):
+    """Return the names of the models that ``--models`` asks for; ConfigError if one is not configured."""
+    if names is None:
+        return config["default_models"]
+    chosen = list(config["models"]) if names == "all" else list(dict.fromkeys(filter(None, names.split(","))))
+    unknown = [name for name in chosen if name not in config["models"]]
+    if unknown or not chosen:
+        said = ", ".join(unknown) or "choice"
+        raise ConfigError(f"--models {names}: unknown {said}; config.yaml has {', '.join(config['models'])}")
+    return chosen
