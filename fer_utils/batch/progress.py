@@ -16,6 +16,9 @@ INTERVAL = 1.0
 #: Seconds after which a log shows a sign of life although no epoch was finished.
 BEAT = 60
 
+#: What a training does after its last epoch.
+SCORING = "scoring all images"
+
 
 def running(run):
     """Return the progress of each training at work: (model, seed) to the content of its ``progress.json``."""
@@ -63,7 +66,7 @@ def left(run):
 def describe(progress):
     """Say how far a training is, from its ``progress.json``."""
     if progress.get("stage") == "scoring" or progress["done"] >= 1:
-        return "scoring all images"
+        return SCORING
     accuracy = progress.get("val_accuracy")
     seen = "" if accuracy is None else f", val_accuracy {accuracy:.3f}"
     return f"{progress['done'] * progress['epochs']:.1f} of {progress['epochs']} epochs{seen}"
@@ -119,14 +122,13 @@ class Reporter:
             key = training.model, training.seed
             if key not in progress:
                 continue
-            state = progress[key]["finished"], progress[key].get("stage")
-            before, when = self.said.get(key, ((0, "training"), time.monotonic()))
-            self.said.setdefault(key, (before, when))
-            if (state[0] != before[0] or state[1] != before[1]) or time.monotonic() - when > BEAT:
+            text = describe(progress[key])
+            state = text if text == SCORING else progress[key]["finished"]
+            before, when = self.said.setdefault(key, (0, time.monotonic()))
+            if state != before or time.monotonic() - when > BEAT:
                 self.said[key] = state, time.monotonic()
                 done, seconds = left(run)
-                text = f"{describe(progress[key])}; whole run {done:.0%}, about {duration(seconds)} left"
-                say(f"{name_of(training)}: {text}")
+                say(f"{name_of(training)}: {text}; whole run {done:.0%}, about {duration(seconds)} left")
 
 
 def say(text):
