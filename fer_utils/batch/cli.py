@@ -18,6 +18,11 @@ other calls:
                           (takes --out DIR; without it, the newest run)
 Options after -- go to Snakemake as they are, for example: ./run_all.sh -- --dry-run"""
 
+PROFILE = """smoke: plumbing only; quick: real data, shortened; paper: the thesis's setting; auto (default): paper with
+a GPU, else quick, and smoke on synthetic data"""
+DATA = """auto (default) looks at FER2013_DATA, data/, Kaggle, and falls back to drawn faces; PATH is a zip, a folder or
+a CSV"""
+
 
 def make_parser():
     """Return the parser of the command line."""
@@ -28,37 +33,16 @@ def make_parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--profile",
-        default="auto",
-        metavar="smoke|quick|paper|auto",
-        help="smoke: plumbing only; quick: real data, shortened; paper: the thesis's setting; auto (default): "
-        "paper with a GPU, else quick, and smoke on synthetic data",
-    )
-    parser.add_argument(
-        "--data",
-        default="auto",
-        metavar="auto|synthetic|kaggle|PATH",
-        help="auto (default) looks at FER2013_DATA, data/, Kaggle, and falls back to drawn faces; PATH is a zip, "
-        "a folder or a CSV",
-    )
-    parser.add_argument("--models", metavar="A,B", help="entries of config.yaml, or all; default: the thesis's four")
-    parser.add_argument("--seeds", default="0", metavar="0,1", help="random seeds (default 0)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="models trained at once (default 1)")
-    parser.add_argument("--kernel", default="fer2013", metavar="NAME", help="Jupyter kernel for the notebooks")
-    parser.add_argument("--out", metavar="DIR", help="run folder; default: results/PROFILE-DATA")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change a notebook's parameter; may be given several times",
-    )
-    parser.add_argument(
-        "--publish",
-        action="store_true",
-        help="copy the run's figures to figures/ of the project, with their origin",
-    )
+    add = parser.add_argument
+    add("--profile", default="auto", metavar="smoke|quick|paper|auto", help=PROFILE)
+    add("--data", default="auto", metavar="auto|synthetic|kaggle|PATH", help=DATA)
+    add("--models", metavar="A,B", help="entries of config.yaml, or all; default: the thesis's four")
+    add("--seeds", default="0", metavar="0,1", help="random seeds (default 0)")
+    add("--jobs", type=int, default=1, metavar="N", help="models trained at once, each on a GPU of its own (default 1)")
+    add("--kernel", default="fer2013", metavar="NAME", help="Jupyter kernel for the notebooks")
+    add("--out", metavar="DIR", help="run folder; default: results/PROFILE-DATA")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter; may be repeated")
+    add("--publish", action="store_true", help="copy the run's figures to figures/ of the project, with their origin")
     # Whether Snakemake sends the jobs to other machines, which what follows `--` says.
     parser.set_defaults(elsewhere=False)
     return parser

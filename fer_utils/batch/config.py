@@ -62,18 +62,7 @@ def mistakes(schema, value, place=""):
 
 
 def read_config():
-    """Read and check ``config.yaml``.
-
-    Returns
-    -------
-    dict
-        ``profiles``, ``default_models`` and ``models``, as the comments in the file describe them.
-
-    Raises
-    ------
-    ConfigError
-        With one line per mistake.
-    """
+    """Read and check ``config.yaml``; ConfigError with one line per mistake."""
     path = project_root() / "config.yaml"
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -115,13 +104,7 @@ def parameter_schema(notebook):
 
 @functools.cache
 def notebook_parameters(notebook):
-    """Return the parameters of a notebook below ``notebooks/``, name to default value.
-
-    Raises
-    ------
-    ConfigError
-        If the notebook does not exist, cannot be read, or has no parameters.
-    """
+    """Return the parameters of a notebook below ``notebooks/``, name to default value; ConfigError if it has none."""
     # A second to import.
     from papermill.inspection import inspect_notebook
 
@@ -138,21 +121,9 @@ def notebook_parameters(notebook):
 
 
 def resolve_parameters(config, profile, model, settings=()):
-    """Return the parameters of one model: the notebook's, the profile's, the model's, ``--set``, in that order.
+    """Return the parameters of one model: the notebook's, the profile's, the model's and ``--set``; the last wins.
 
-    Parameters
-    ----------
-    config : dict
-        From `read_config`.
-    profile, model : str
-        Names in it.
-    settings : dict of str to str
-        From `read_settings`; those that the notebook does not have are left out.
-
-    Raises
-    ------
-    ConfigError
-        If a setting's value does not fit.
+    `settings` come from `read_settings`; those that the notebook does not have are left out.
     """
     entry, chosen = config["models"][model], config["profiles"][profile]
     defaults = notebook_parameters(entry["notebook"])

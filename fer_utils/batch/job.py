@@ -74,26 +74,7 @@ def private_sockets(folder):
 
 
 def execute(notebook, target, parameters, kernel, work):
-    """Execute a notebook with papermill.
-
-    Parameters
-    ----------
-    notebook : Path
-        The source.
-    target : Path
-        Where the executed notebook goes when all of it has run.
-    parameters : dict
-        Parameters by name.
-    kernel : str
-        Name of the Jupyter kernel.
-    work : Path
-        Where the copy lies while it runs, and stays if it fails.
-
-    Raises
-    ------
-    papermill.PapermillExecutionError
-        If a cell fails.
-    """
+    """Execute a notebook with papermill at `work`, and move it to `target` when all of it has run."""
     import papermill
 
     work.parent.mkdir(parents=True, exist_ok=True)
