@@ -110,8 +110,7 @@ class Reporter:
         for key, (share, note, rest) in (rows | {"run": (done, "", seconds)}).items():
             if key not in self.tasks:
                 self.tasks[key] = self.bars.add_task(names.get(key, "whole run"), total=1, note="")
-            note = ", ".join(filter(None, [note, "" if rest is None else f"about {duration(rest)} left"]))
-            self.bars.update(self.tasks[key], completed=share, note=note)
+            self.bars.update(self.tasks[key], completed=share, note=", ".join(filter(None, [note, time_left(rest)])))
         for key in self.tasks.keys() - rows.keys() - {"run"}:
             self.bars.remove_task(self.tasks.pop(key))
 
@@ -128,7 +127,13 @@ class Reporter:
             if state != before or time.monotonic() - when > BEAT:
                 self.said[key] = state, time.monotonic()
                 done, seconds = left(run)
-                say(f"{name_of(training)}: {text}; whole run {done:.0%}, about {duration(seconds)} left")
+                whole = ", ".join(filter(None, [f"whole run {done:.0%}", time_left(seconds)]))
+                say(f"{name_of(training)}: {text}; {whole}")
+
+
+def time_left(seconds):
+    """Say how much time is left; nothing where that is not known, as while all images are scored."""
+    return f"about {duration(seconds)} left" if seconds else ""
 
 
 def say(text):

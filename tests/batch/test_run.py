@@ -98,7 +98,7 @@ def test_a_log_has_a_line_for_each_finished_epoch(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("] ")[2] for line in lines] == [
         "M1 (seed 0): 2.0 of 4 epochs; whole run 75%, about 2 min left",
-        "M1 (seed 0): scoring all images; whole run 100%, about 1 s left",
+        "M1 (seed 0): scoring all images; whole run 100%",
     ]
 
 

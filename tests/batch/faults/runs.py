@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Faults of a whole run that take longer than the test suite may: each case a real `./run_all.sh`.
 
-    .venv/bin/python tests/faults/runs.py            # all of them
-    .venv/bin/python tests/faults/runs.py stop nan
+    .venv/bin/python tests/batch/faults/runs.py            # all of them
+    .venv/bin/python tests/batch/faults/runs.py stop nan
 
 Each case prints what it found; the exit status is 1 if one of them is not as docs/faults.md says.
 """
@@ -15,27 +15,24 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
 
 # PYTHONSAFEPATH, which run_all.sh sets, leaves a script's own folder out.
 sys.path.insert(0, str(Path(__file__).parent))
-from kill import LIMIT, ROOT, finished_epochs, sha256  # noqa: E402
-
-SMALL = ["--set", "images_per_class=8", "--set", "test_images_per_class=8", "--set", "threads=1"]
+from kill import LIMIT, MODELS, ROOT, finished_epochs, sha256, start, wait_for_epoch  # noqa: E402
 
 
 def command(out, *arguments, models="traditional_cnn", epochs=3):
     base = [str(ROOT / "run_all.sh"), "--data", "synthetic", "--profile", "smoke", "--models", models]
-    return [*base, *SMALL, "--set", f"epochs={epochs}", "--out", str(out), *arguments]
+    settings = ("images_per_class=8", "test_images_per_class=8", "threads=1", f"epochs={epochs}")
+    return [*base, *(word for pair in settings for word in ("--set", pair)), "--out", str(out), *arguments]
 
 
 def run(words, **changes):
     """Return a command's exit status and all that it printed."""
-    environment = os.environ | changes
-    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, env=environment)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, env=os.environ | changes)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -47,12 +44,10 @@ def check(what, true, shown=""):
 
 
 def begin(out, epochs, log):
-    """Start a run in a process group of its own and wait for its first epoch."""
-    with open(log, "wb") as file:
-        process = psutil.Popen(command(out, epochs=epochs), stdout=file, stderr=file, start_new_session=True)
+    """Start a run in a process group of its own and wait for a new epoch."""
     before = finished_epochs(out)
-    while finished_epochs(out) <= before and process.poll() is None:
-        time.sleep(0.1)
+    process = start(command(out, epochs=epochs), log)
+    wait_for_epoch(process, out, before)
     return process
 
 
@@ -76,46 +71,49 @@ def stop(folder):
 
 def two(folder):
     """Two runs at once in one folder."""
-    out = folder / "out"
-    process = begin(out, 6, folder / "log.txt")
-    status, text = run(command(out, epochs=6))
+    process = begin(folder / "out", 6, folder / "log.txt")
+    status, text = run(command(folder / "out", epochs=6))
     good = check(f"the second is refused: exit {status}", status == 2 and "another run is at work" in text, text)
     return good & check("the first ends well", process.wait(LIMIT) == 0, (folder / "log.txt").read_text())
 
 
 def nan(folder):
-    """A loss that is no number."""
+    """A loss that is NaN."""
     status, text = run(command(folder / "out", "--set", "learning_rate=1e30"))
     return check(f"exit {status}, and it is said", status == 1 and "the training diverged" in text, text)
 
 
 def disk(folder):
     """A disk that is full at several moments, and then is not."""
-    out = folder / "disk"
+    out, good = folder / "disk", True
     out.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(out)], capture_output=True).returncode:
         print("  skipped: needs the right to mount a tmpfs")
         return True
-    good = True
+
+    def resize(size):
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(out)], check=True)
+
+    report = [str(ROOT / "run_all.sh"), "report", "--out", str(out)]
     try:
-        for size in (1, 4, 30, 50):
-            subprocess.run(["mount", "-o", f"remount,size={size}m", str(out)], check=True)
+        for size in ("1m", "4m", "30m", "50m"):
+            resize(size)
             status, text = run(command(out))
             said = [line for line in text.splitlines() if "disk is full" in line or "No space left" in line]
-            good &= check(f"{size} MB: exit {status}, {finished_epochs(out)} epochs: {said[:1]}", status and said, text)
-        subprocess.run(["mount", "-o", "remount,size=2g", str(out)], check=True)
+            good &= check(f"{size}: exit {status}, {finished_epochs(out)} epochs: {said[:1]}", status and said, text)
+        resize("2g")
         status, text = run(command(out))
         good &= check("with room again the same command ends well", status == 0, text)
         before = sha256(out / "report.html")
-        subprocess.run(["mount", "-o", "remount,size=100m", str(out)], check=True)
+        resize("100m")
         with contextlib.suppress(OSError), open(out / "filler", "wb", buffering=0) as file:
             while True:
                 file.write(bytes(2**20))
-        status, text = run([str(ROOT / "run_all.sh"), "report", "--out", str(out)])
-        good &= check(f"report on a full disk: exit {status}, the old one is there", status, text)
+        status, text = run(report)
+        good &= check(f"report on a full disk: exit {status}", status, text)
         good &= check("the old report is as it was", sha256(out / "report.html") == before)
         (out / "filler").unlink()
-        status, text = run([str(ROOT / "run_all.sh"), "report", "--out", str(out)])
+        status, text = run(report)
         good &= check(f"and with room again: exit {status}", status == 0, text)
     finally:
         subprocess.run(["umount", "-l", str(out)], check=True)
@@ -132,10 +130,9 @@ def nogit(folder):
     """No git on the machine."""
     programs = folder / "bin"
     programs.mkdir()
-    for path in os.environ["PATH"].split(":"):
-        for program in Path(path).glob("*"):
-            if program.name != "git" and not (programs / program.name).is_symlink():
-                (programs / program.name).symlink_to(program)
+    for program in (program for path in os.environ["PATH"].split(":") for program in Path(path).glob("*")):
+        if program.name != "git" and not (programs / program.name).is_symlink():
+            (programs / program.name).symlink_to(program)
     status, text = run(command(folder / "out"), PATH=str(programs))
     return check(f"exit {status}", status == 0, text)
 
@@ -147,24 +144,23 @@ def longer(folder):
             status, text = run(command(folder / name, epochs=epochs))
             if not check(f"{epochs} epochs: exit {status}", status == 0, text):
                 return False
-    one, other = (
-        [sha256(folder / name / "traditional_cnn" / "seed-0" / file) for file in ("history.csv", "predictions.parquet")]
-        for name in ("whole", "longer")
-    )
-    return check(f"history and predictions are equal: {one}", one == other, str(other))
+    return same(folder, ("whole", "longer"), "traditional_cnn", "history.csv")
 
 
 def twice(folder):
     """All four networks twice, alone and two at a time: the same predictions."""
-    models = ("traditional_cnn", "resnet50", "vgg16", "mobilenet_v3")
     good = True
     for name, jobs in (("one", "1"), ("two", "2")):
-        status, text = run(command(folder / name, "--jobs", jobs, models=",".join(models), epochs=1))
+        status, text = run(command(folder / name, "--jobs", jobs, models=",".join(MODELS), epochs=1))
         good &= check(f"--jobs {jobs}: exit {status}", status == 0, text)
-    for model in models:
-        hashes = {sha256(folder / name / model / "seed-0" / "predictions.parquet") for name in ("one", "two")}
-        good &= check(f"{model}: {hashes}", len(hashes) == 1)
-    return good
+    return all([good, *(same(folder, ("one", "two"), model) for model in MODELS)])
+
+
+def same(folder, names, model, *files):
+    """Compare predictions and other files of one model in two run folders."""
+    files = ("predictions.parquet", *files)
+    one, other = ([sha256(folder / name / model / "seed-0" / file) for file in files] for name in names)
+    return check(f"{model}: {', '.join(files)} are equal", one == other and None not in one, f"{one} {other}")
 
 
 CASES = {case.__name__: case for case in (stop, two, nan, disk, home, nogit, longer, twice)}
@@ -173,9 +169,8 @@ CASES = {case.__name__: case for case in (stop, two, nan, disk, home, nogit, lon
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; default: all")
-    options = parser.parse_args()
     good = True
-    for name in options.cases or CASES:
+    for name in parser.parse_args().cases or CASES:
         folder = Path(tempfile.mkdtemp(prefix=f"fer-{name}-"))
         print(f"{name}: {CASES[name].__doc__} ({folder})", flush=True)
         right = CASES[name](folder)
