@@ -28,7 +28,8 @@ NOTEBOOKS = ROOT / "notebooks"
 CHAPTERS = {chapter: NOTEBOOKS / name for chapter, name in CHAPTERS.items()}
 PLAN = {(entry["model"], str(entry["seed"])): entry for entry in config["models"]}
 
-MODEL_FILES = ["history.csv", "predictions.parquet", "metrics.json", "architecture.json", "summary.txt", "run.json"]
+MODEL_FILES = ["history.csv", "predictions.parquet", "predictions_last.parquet", "metrics.json"]
+MODEL_FILES += ["architecture.json", "summary.txt", "run.json"]
 
 
 def finished(name):

@@ -64,7 +64,7 @@ class Project:
             shutil.copytree(project_root() / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("Snakefile", "config.yaml", "pyproject.toml"):
             shutil.copy(project_root() / name, self.root / name)
-        self.out = self.root / "results" / "run"
+        self.out = folder / "a run, ünïcode & blanks"
         self.elsewhere = folder / "elsewhere"
         # A Kaggle client that fails and tells all, and a proxy that is not there.
         self.write("kaggle/__init__.py", "")
@@ -195,7 +195,8 @@ def test_kills_and_other_jobs_change_no_byte(project, tmp_path):
 def test_no_secret_is_in_anything_that_a_run_leaves(project):
     said = project.first.stdout + project.second.stdout + project.log
     assert "403 Forbidden for url: https://***@kaggle.example/x?***" in said and "planted" not in said
-    files = [path for path in [*project.root.rglob("*"), *project.elsewhere.rglob("*")] if path.is_file()]
+    places = (project.root, project.elsewhere, project.out)
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
     files = [p for p in files if not {"kaggle", "kaggle config", "__pycache__"} & set(p.parts)]
     assert {"run.json", "plan.json", "report.html", "notebook.ipynb", "notebook.log", "snakemake.log"} <= {
         path.name for path in files
