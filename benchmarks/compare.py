@@ -21,7 +21,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from fer_utils import provenance
-from fer_utils.batch.plan import choose_models, read_config
+from fer_utils.batch.config import choose_models, read_config
 from fer_utils.errors import ConfigError, FerError
 from fer_utils.files import write_json, write_text
 from fer_utils.paths import project_root

@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 
 from benchmarks.compare import Side, median_interval, verdict
+from fer_utils.batch import config as configuration
 from fer_utils.batch import job as execution
 from fer_utils.batch import plan as planning
 from fer_utils.constants import THESIS_SETTINGS
@@ -23,7 +24,6 @@ from fer_utils.data import dataset as datasets
 from fer_utils.errors import ConfigError
 from fer_utils.files import read_json
 from fer_utils.paths import project_root
-from fer_utils.training import precision
 
 KERNEL = "fer2013"
 
@@ -175,7 +175,7 @@ def startup(models, options, folder):
     load(cache)
     yield row("startup", "the same from the cache", "s", [load(cache) for _ in repeats], CACHED if real else None, note)
 
-    notebook = planning.read_config()["models"][models[0]]["notebook"]
+    notebook = configuration.read_config()["models"][models[0]]["notebook"]
     values = [call("-c", imports_of(notebook))[0] for _ in repeats]
     yield row("startup", "Python and a notebook's imports", "s", values, note=notebook)
 
@@ -197,9 +197,7 @@ def startup(models, options, folder):
 
 def short_paper(model, dataset, out):
     """Return the parameters of a `paper` training of one epoch on few images, that scores all it would score."""
-    config = planning.read_config()
-    defaults = planning.notebook_parameters(config["models"][model]["notebook"])
-    parameters = planning.resolve_parameters(config, "paper", model, {}, defaults)
+    parameters = configuration.resolve_parameters(configuration.read_config(), "paper", model)
     changes = {"profile": "alone", "epochs": 1, "images_per_class": IMAGES}
     return parameters | changes | {"data": planning.data_path(dataset), "out": str(out)}
 
@@ -214,7 +212,7 @@ def memory(models, options, folder):
     """
     dataset = datasets.load(options.data, on_message=lambda line: None)
     for model in models:
-        entry = planning.read_config()["models"][model]
+        entry = configuration.read_config()["models"][model]
         book = nbformat.read(project_root() / "notebooks" / entry["notebook"], 4)
         book.cells.append(nbformat.v4.new_code_cell("from fer_utils.training import machine\nmachine.peak_memory_mb()"))
         source = folder / entry["notebook"]
@@ -334,8 +332,7 @@ def paper(models, options, folder):
     for model in models:
         train, predict, save = measure_model(model, options, folder, repeats)
         milliseconds = [[1000 * value for value in values] for values in (train, predict)]
-        cost = ", ".join(f"{median_interval(values)[0]:.3g}" for values in milliseconds)
-        cost = f"`cost: {{{precision.kind_of_device('CPU')}: [{cost}]}}`"
+        cost = f"`cost: {median_interval(milliseconds[0])[0]:.3g}`"
         yield row("paper", f"{model}: to train on an image", "ms", milliseconds[0], note=cost)
         yield row("paper", f"{model}: to predict an image", "ms", milliseconds[1])
         yield row("paper", f"{model}: to keep an epoch's state", "s", save)

@@ -19,7 +19,7 @@ from fer_utils.training.state import TrainingState
 from PIL import Image
 
 from fer_utils import provenance
-from fer_utils.batch.plan import read_config
+from fer_utils.batch.config import read_config
 from fer_utils.constants import CLASSES
 from fer_utils.data import dataset as datasets
 from fer_utils.data import splits

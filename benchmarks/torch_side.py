@@ -8,7 +8,7 @@ import sys
 import time
 
 from benchmarks.compare import fastest
-from fer_utils.batch.plan import notebook_parameters, read_config
+from fer_utils.batch.config import notebook_parameters, read_config
 
 try:
     import torch
