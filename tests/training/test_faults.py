@@ -5,47 +5,42 @@ import http.server
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import filelock
 import h5py
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras.src.applications import mobilenet, mobilenet_v3
 from keras.src.legacy.saving import legacy_h5_format
 
 from fer_utils import files
 from fer_utils.errors import ConfigError, TrainingError
-from fer_utils.training import session, weights
+from fer_utils.training import run, weights
 from fer_utils.training.callbacks import ScoreEpoch
-from fer_utils.training.state import TrainingState
+from fer_utils.training.resume import TrainingState
 
 
 def test_a_second_notebook_on_the_same_training_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "PATIENCE", 0.2)
-    parameters = dict.fromkeys(session.REQUIRED, 0) | {"model": "tiny", "out": str(tmp_path), "epochs": 1}
-    folder = tmp_path / ".training" / "tiny" / "seed-0"
-    folder.mkdir(parents=True)
+    monkeypatch.setattr(run, "PATIENCE", 0.2)
     with (
-        filelock.FileLock(folder / "lock"),
+        filelock.FileLock(tmp_path / "lock"),
         pytest.raises(ConfigError, match="another process is training tiny with seed 0"),
     ):
-        session.begin(parameters)
-
-
-# --- training -----------------------------------------------------------------------------------------------
+        run.take(tmp_path, {"model": "tiny", "seed": 0})
 
 
 @pytest.mark.parametrize(("loss", "probability"), [(np.nan, 0.1), (1.0, np.nan)])
-def test_a_loss_that_is_no_number_ends_the_training_before_it_is_kept(loss, probability):
+def test_a_loss_that_is_nan_ends_the_training_before_it_is_kept(loss, probability):
     class Network:
-        distribute_strategy = tf.distribute.get_strategy()
-
         def predict(self, images, **options):
             return np.full((len(images), 7), probability)
 
-    score = ScoreEpoch(np.zeros((4, 48, 48, 1)), np.zeros(4, int), np.array([True, True, False, False]), "public")
+    usage = np.array(["PublicTest", "PublicTest", "PrivateTest", "PrivateTest"])
+    dataset = SimpleNamespace(images=np.zeros((4, 48, 48)), labels=np.zeros(4, int), usage=usage)
+    training = SimpleNamespace(dataset=dataset, scored=np.arange(4), parameters={"protocol": "sound"})
+    score = ScoreEpoch(training)
     score.set_model(Network())
     with pytest.raises(TrainingError, match="diverged: in epoch 3 .* 2 epochs before are kept; try a lower learning"):
         score.on_epoch_end(2, {"loss": loss})
@@ -144,7 +139,8 @@ def server(monkeypatch, tmp_path):
 
 
 def get(application=keras.applications.MobileNetV3Small):
-    return weights.backbone(application, "imagenet", input_shape=(48, 48, 3))
+    base = application(include_top=False, weights=None, input_shape=(48, 48, 3))
+    return base, weights.load(base, application, "imagenet")
 
 
 @pytest.mark.parametrize(
