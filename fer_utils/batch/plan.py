@@ -125,14 +125,15 @@ def seen_speeds(folder, device):
     """Return seconds per image trained on, by model and by notebook, of the runs below a folder on a kind of device."""
     found = {}
     trainings = [training for path in Path(folder).glob("*/plan.json") for training in read_run(path.parent).models]
-    for training in sorted(trainings, key=lambda training: training.record["times"]["finished"], reverse=True):
-        record, split = training.record, training.record["split"]
+    records = [record for record in (training.record for training in trainings) if record.get("times")]
+    for record in sorted(records, key=lambda record: record["times"]["finished"], reverse=True):
+        split = record["split"]
         if record["device"]["kind"] != device or record["epochs"]["run"] < 2 or split["train"] < 1000:
             continue  # too short: most of its time went into the graph
         per_class = split.get("epoch_images_per_class", 0)
         scored = 2 * 7 * per_class if per_class else split["public"] + split["private"]
         seconds = record["times"]["seconds_per_epoch"] / (split["train"] + PREDICT * scored)
-        for name in (training.model, record["notebook"]):
+        for name in (record["model"], record["notebook"]):
             found.setdefault(name, []).append(seconds)
     return {name: min(seconds[:NEWEST_RUNS]) for name, seconds in found.items()}
 
