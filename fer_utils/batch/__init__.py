@@ -1,1 +1,1 @@
-"""batch."""
+"""The batch run: command line, configuration, plan, jobs, the processes of a run and its progress."""
