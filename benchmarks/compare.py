@@ -204,9 +204,8 @@ def make_run(config, models, folder):
     if any("weights" in notebook_parameters(config["models"][model]["notebook"]) for model in models):
         command += ["--set", "weights=none"]
     # Without findings and report.
-    done = subprocess.run([sys.executable, "-m", "fer_utils.batch.run", *command, "--", "--until", "model"])
-    if done.returncode:
-        raise ConfigError(f"the small run that the networks come from ended with status {done.returncode}; see above")
+    if status := subprocess.call([sys.executable, "-m", "fer_utils.batch.run", *command, "--", "--until", "model"]):
+        raise ConfigError(f"the small run that the networks come from ended with status {status}; see above")
 
 
 def main(arguments=None):

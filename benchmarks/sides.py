@@ -27,8 +27,7 @@ from fer_utils.training.pipeline import make_batches
 #: would build a second graph while a turn is timed.
 STEPS, EPOCHS = 448, 10_000
 
-#: Batches after which the first turn can begin; the first of them builds the graph.
-FIRST = 4
+FIRST = 4  # batches before the first turn; the first of them builds the graph
 
 #: Dtype policies of the sides.
 PRECISIONS = {
@@ -71,12 +70,11 @@ def load_network(path, precision):
     """Return the network in a ``model.keras`` with a dtype policy, every layer trainable, with new random weights."""
     network = keras.models.load_model(path, compile=False)
     keras.config.set_dtype_policy(precision)
-    # The last layer gives float32 probabilities whatever the dtype policy.
-    for layer in list(walk(network))[:-1]:
-        layer.dtype_policy = precision
-    network = keras.models.clone_model(network)
     network.trainable = True
-    return network
+    *hidden, _ = walk(network)  # the last layer gives float32 probabilities whatever the dtype policy
+    for layer in hidden:
+        layer.trainable, layer.dtype_policy = True, precision
+    return keras.models.clone_model(network)
 
 
 def write_images(folder, images, labels):

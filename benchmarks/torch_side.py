@@ -108,13 +108,11 @@ class Trainer:
 def main():
     """Be a PyTorch side; it is asked and answers as `benchmarks.sides` does, and says whether it took bfloat16."""
     options = json.loads(sys.argv[1])
-    # What the libraries print goes to the log, the answers go to the parent.
     out, sys.stdout = sys.stdout, sys.stderr
     record = read_json(Path(options["folder"]) / "run.json")
     network, batch_size = NETWORKS[record["notebook"][:2]], record["parameters"]["batch_size"]
     compiled = options["side"] == "pytorch_compiled"
     torch.manual_seed(0)
-    # Once it is known which precision is faster, the later pairs of processes need not find out again.
     choices = (False, True) if options["bfloat16"] is None else (options["bfloat16"],)
     best = fastest([Trainer(network(record["parameters"]), batch_size, choice, compiled) for choice in choices])
     note = f"PyTorch {torch.__version__}, {'bfloat16' if best.bfloat16 else 'float32'}"
