@@ -1,5 +1,17 @@
 """What a model's notebook calls, from the set-up to the record; everything that needs TensorFlow is in this room."""
 
+import os
+
+# What TensorFlow writes about the processor while it is imported cannot be switched off by a variable.
+standard_error = os.dup(2)
+with open(os.devnull, "w") as nowhere:
+    os.dup2(nowhere.fileno(), 2)
+try:
+    import tensorflow  # noqa: F401
+finally:
+    os.dup2(standard_error, 2)
+    os.close(standard_error)
+
 from fer_utils.training.architecture import describe, summary_text
 from fer_utils.training.callbacks import Progress, ScoreEpoch
 from fer_utils.training.evaluation import closing_sentence, evaluate
