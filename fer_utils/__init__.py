@@ -21,6 +21,6 @@ import platform
 if platform.machine() == "x86_64":
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# In JupyterLab each line on standard error is a red box, and TensorFlow writes some where nothing went wrong. Errors are
-# exceptions.
+# In JupyterLab each line on standard error is a red box, and TensorFlow writes some where nothing went wrong. Errors
+# are exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

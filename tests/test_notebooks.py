@@ -10,8 +10,10 @@ import papermill
 import pytest
 from papermill.inspection import inspect_notebook
 
+from fer_utils.batch.config import read_config
 from fer_utils.findings.results import read_model
 from fer_utils.paths import project_root
+from fer_utils.training.run import REQUIRED
 
 FOLDER = project_root() / "notebooks"
 ALL = sorted(path.name for path in FOLDER.glob("*.ipynb"))
@@ -60,7 +62,21 @@ def test_every_parameter_has_a_type_and_a_comment_that_papermill_shows(name):
 def test_a_model_is_named_as_the_configuration_names_it(name):
     shown = {key: ast.literal_eval(value["default"]) for key, value in inspect_notebook(FOLDER / name).items()}
     assert (shown["model"], shown["notebook"]) == (MODELS[name], name)
-    assert "def make_model(input_shape, num_classes):" in "\n".join(c.source for c in source(name).cells)
+    assert read_config()["models"][MODELS[name]]["label"] == shown["label"]
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_models_notebook_shows_network_and_training(name):
+    code = "\n".join(cell.source for cell in source(name).cells if cell.cell_type == "code")
+    functions = {node.name: node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef)}
+    # It depends on the parameters and on nothing else of the run.
+    used = {node.id for node in ast.walk(functions["make_model"]) if isinstance(node, ast.Name)}
+    assert "run" not in used and "training" not in used
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)}
+    assert {"network.compile", "network.fit", "Adam", "ReduceLROnPlateau", "ModelCheckpoint"} <= calls
+    # Each parameter is used, by the notebook or by `begin`.
+    read = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name) and type(node.ctx) is ast.Load}
+    assert set(inspect_notebook(FOLDER / name)) - read <= set(REQUIRED)
 
 
 @pytest.mark.parametrize("name", ALL)
