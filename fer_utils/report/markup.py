@@ -130,6 +130,8 @@ def hide_folders(text, folders):
         forms = [str(form) for form in (folder, folder.resolve()) if len(form.parts) > 1]
         # papermill writes "\\xfc" for "ü" into the cell of the parameters.
         forms += [form.encode("unicode_escape").decode() for form in forms]
+        # A shell's way to write a quote within quotes, as in the recorded command.
+        forms += [form.replace("'", "'\"'\"'") for form in forms]
         names |= dict.fromkeys([*forms, *map(str, map(escape, forms)), *(html.escape(f, False) for f in forms)], name)
     known = "|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)"
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import threading
@@ -113,7 +114,14 @@ def test_what_outputs_are_made_of_is_kept():
 def test_folders_are_shortened(tmp_path):
     home = tmp_path / "home" / "ann"
     root = tmp_path.parent.parent.parent
-    folders = {home: "~", home / "my project": "", root / "/": "root", root / "d & e": "", root / "müller": ""}
+    folders = {
+        home: "~",
+        home / "my project": "",
+        root / "/": "root",
+        root / "d & e": "",
+        root / "müller": "",
+        root / "ann's": "x",
+    }
     for text, kept in {
         f"{home}/x.h5": "~/x.h5",
         f"--data '{home}/my project/data/fer.zip'": "--data 'data/fer.zip'",
@@ -122,6 +130,7 @@ def test_folders_are_shortened(tmp_path):
         f"/mnt{home}/x": f"/mnt{home}/x",
         f"{root}/d &amp; e/a.zip and /etc/hosts": "a.zip and /etc/hosts",
         f'out = "{root}/m\\xfcller/results"': 'out = "results"',
+        shlex.join(["--out", f"{root}/ann's/a run"]): "--out 'x/a run'",
         f'src="data:image/png;base64,{home}"': f'src="data:image/png;base64,{home}"',
     }.items():
         assert hide_folders(text, folders) == kept
