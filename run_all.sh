@@ -74,6 +74,11 @@ case "${1:-}" in
     ;;
 esac
 
+case "$(uname -sm 2>/dev/null || true)" in
+  "Darwin x86_64") die "this is a Mac with an Intel processor (or a terminal under Rosetta), for which TensorFlow 2.21 has no build;" \
+    "use a Mac with Apple silicon, Linux, or the notebooks on a hosted JupyterLab" ;;
+esac
+
 locked_set_up
 # Kernels and jobs are found by name; they must be this environment's, and no module of the working directory's.
 export PATH="$venv/bin:$PATH" PYTHONSAFEPATH=1

@@ -119,3 +119,11 @@ def test_help_needs_no_environment():
     assert done.returncode == 0
     for option in ("--profile", "--data", "--models", "--seeds", "--jobs", "--kernel", "--out", "--set"):
         assert option in done.stdout
+
+
+@pytest.mark.parametrize(("machine", "refused"), [("Darwin x86_64", True), ("Darwin arm64", False)])
+def test_a_mac_with_an_intel_processor_is_refused_with_the_reason(shell, tmp_path, machine, refused):
+    write(tmp_path / "bin" / "uname", f"#!/bin/sh\necho {machine}\n")
+    done, _ = shell("report", pythons={"python3": "3.12"})
+    assert (done.returncode == 2) == refused
+    assert ("no build" in done.stderr and "Apple silicon" in done.stderr) == refused
