@@ -83,9 +83,12 @@ def meaning(source):
 
 
 def notebook_code(path):
-    """Return the code of a notebook's cells that numbers can depend on: all but those tagged ``figure``."""
-    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code" and "figure" not in cell["metadata"].get("tags", [])]
+    """Return the code of a notebook's cells, without those tagged ``figure`` or ``parameters``.
+
+    No number depends on a figure, and the values of parameters are recorded by themselves.
+    """
+    cells = [c for c in json.loads(Path(path).read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    code = [cell for cell in cells if not {"figure", "parameters"} & set(cell["metadata"].get("tags", []))]
     # Magics are no Python.
     lines = "\n".join("".join(cell["source"]) for cell in code).splitlines()
     return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
@@ -97,7 +100,7 @@ def code_hash(notebook=None, parts=TRAINING_CODE, package=Path(__file__).parent)
     Parameters
     ----------
     notebook : path or None
-        A notebook; its cells tagged ``figure`` do not count.
+        A notebook; its cells tagged ``figure`` and ``parameters`` do not count.
     parts : sequence of str
         Files and folders of the package: code by its meaning, other files (tables, templates) by their bytes.
     package : Path

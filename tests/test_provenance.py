@@ -57,6 +57,8 @@ def test_figures_outputs_and_prose_of_a_notebook_do_not_count(tmp_path):
         return provenance.code_hash(path, parts=[])
 
     plain = hashed(notebook(("x = 1", []), ("plot(x)", ["figure"])))
+    # Defaults are recorded as parameters: another number of epochs must not begin a training anew.
+    assert hashed(notebook(("epochs: int = 45", ["parameters"]), ("x = 1", []))) == plain
     assert hashed(notebook(("%matplotlib inline\nx = 1  # one", []), ("plot(x, 2)", ["figure"]))) == plain
     assert hashed(notebook(("x = 2", []), ("plot(x)", ["figure"]))) != plain
 

@@ -35,7 +35,7 @@ CHAPTERS = {
     "audit": "08_audit.ipynb",
 }
 
-#: Set when this process is about to end: that its kernel dies before it is no failure of the notebook.
+#: Set when this process is about to end: a kernel that dies then is not a failure of the notebook.
 STOPPING = threading.Event()
 
 #: The kernel's sockets while it runs.

@@ -31,7 +31,7 @@ JOB_MEMORY = 2.5
 #: Seconds that a notebook takes beside training and predicting: starting, building the network, saving.
 OVERHEAD = 20
 
-#: Of so many of the newest runs, the fastest says how fast this machine is: other work on it only slows a run down.
+#: Number of newest runs to look at. The fastest of them gives the machine's speed: other work only slows a run down.
 NEWEST_RUNS = 5
 
 

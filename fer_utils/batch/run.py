@@ -145,7 +145,7 @@ def publish(run):
             old.unlink()
     for path in [*sorted((run.folder / "figures").glob("*")), run.folder / "claims.csv"]:
         shutil.copyfile(path, target / path.name)
-    # Where files lie on the machine is nobody's business but its own: of a path the last name is kept.
+    # Paths would tell whose machine it was; their last part is kept.
     command = re.sub(r"(?<![.\w])[~/][^\s']*/", "", run.plan["command"])
     records = [result.record for result in run.models]
     commits = {f"{str(r['git']['commit'])[:12]}{', with changes' if r['git']['dirty'] else ''}" for r in records}

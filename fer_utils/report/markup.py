@@ -1,4 +1,4 @@
-"""What every part of the report is written with: templates, and the allow-list for what notebooks hold.
+"""Templates of the report, and the allow-list for the outputs of notebooks.
 
 Outputs, labels and file names are written by others. The templates escape them; HTML and markdown of a notebook pass
 `clean`, once and piece by piece, so that nothing left open takes in what follows. Two walls stand behind it: the
@@ -123,7 +123,7 @@ def render(template, **values):
 def hide_folders(text, folders):
     """Shorten paths in a text or page by `folders`, a dict of Path to what stands for it; images are left alone.
 
-    Where on whose machine a run lay is nobody's business.
+    Paths would tell whose machine a run was made on.
     """
     names = {}
     for folder, name in folders.items():

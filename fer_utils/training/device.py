@@ -153,7 +153,7 @@ def cpu_facts(cpuinfo=CPUINFO):
 def cpu_name(cpuinfo=CPUINFO):
     """Return the processor's name with its widest vector instructions, for example ``"AMD EPYC with avx2"``.
 
-    The name alone does not do: there are several generations of an "AMD EPYC".
+    The name alone is not enough: there are several generations of an "AMD EPYC".
     """
     name = cpu_facts(cpuinfo).get("model name") or platform.processor() or platform.machine()
     flags = cpu_flags(cpuinfo)

@@ -29,7 +29,7 @@ def avx2_alone(flags):
     return {"avx2", "avx512f"} & flags == {"avx2"}
 
 
-#: Whether that is so here.
+#: Whether this processor has AVX2 and nothing wider.
 AVX2_ALONE = avx2_alone(cpu_flags())
 
 
@@ -44,7 +44,7 @@ def pointwise_convolution(layer, inputs, kernel):
 
 
 def convolution(layer, inputs, kernel):
-    """Convolve with stride 1 and padding "same"; what is slow of that on this processor is matrix products."""
+    """Convolve with stride 1 and padding "same"; parts that are slow on this processor use matrix products."""
     height, width = inputs.shape[1:3]
     if None in (height, width):
         return type(layer).convolution_op(layer, inputs, kernel)
@@ -99,7 +99,7 @@ def product_of_patches(images, kernel, reach):
 
 
 def same_padding(size):
-    """Return how much "SAME" pads before and after along each axis of a kernel: what is odd comes after."""
+    """Return how much "SAME" pads before and after along each axis of a kernel: an odd pixel is added after."""
     return [((length - 1) // 2, length // 2) for length in size]
 
 

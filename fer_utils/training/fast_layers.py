@@ -1,9 +1,9 @@
 """The same layers, the same Adam and the same training step, in fewer operations on a CPU.
 
-Keras 3 composes batch normalisation, in float32 and of a dozen operations, and Adam of as many for each variable;
-TensorFlow has one fused operation for either. The gradients that TensorFlow composes go over the images more often than
-they need to, and more often still where the batch's size is unknown. What is computed is the same by definition and
-differs in the last digits only: the tests hold each operation against Keras's own.
+Keras 3 builds batch normalisation and Adam from a dozen operations each; TensorFlow has one fused operation for each.
+The gradients that TensorFlow composes go over the images more often than they need to, and more often still where the
+size of the batch is unknown. What is computed is the same by definition and differs in the last digits only: the tests
+compare each operation with Keras's own.
 
 Only a computation is replaced, on the instance: class, name, weights, configuration and the saved files stay Keras's,
 so that a trained network loads without this package.
@@ -82,7 +82,7 @@ def walk(network):
 
 
 def faster(layer):
-    """Yield what of a layer has a faster form: its name, the attribute to replace, the computation."""
+    """Yield the faster computations of a layer: name, attribute to replace, computation."""
     kind = type(layer)
     if kind is keras.layers.BatchNormalization:
         if layer.axis in (-1, 3) and not layer.renorm and not layer.synchronized:
@@ -165,8 +165,8 @@ def hard_silu(inputs):
 def train_function(network):
     """Return what ``Model.fit`` calls for each batch, with one graph per size of batch.
 
-    Keras builds one graph for batches of any size. An epoch has two sizes: more to build at the start, and no batch has
-    to be asked for its size, which counts where steps are short.
+    Keras builds one graph for batches of any size. With one graph per size the size is static, which speeds up short
+    steps; an epoch has two sizes.
     """
     step = tf.function(network.train_step, autograph=False)
     return lambda batches: step(next(batches))

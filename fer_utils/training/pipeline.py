@@ -3,7 +3,7 @@
 The thesis augments with ``ImageDataGenerator`` (section 3.2.5), which draws from global random state: an interrupted
 training could not go on where it stopped, and parallel reading would change the result. Here the same transformations,
 under the same names and with the same fill (the nearest edge pixel), are stateless: what happens to an image depends
-on seed and epoch alone. Keras's augmentation layers keep a seed generator each, so they do not serve either.
+on seed and epoch alone. Keras's augmentation layers keep a seed generator each, so they cannot resume exactly either.
 """
 
 import tensorflow as tf

@@ -1,6 +1,6 @@
 """Exact resume: a training can be stopped at any moment and goes on to the same weights.
 
-Keras's ``BackupAndRestore`` does not serve: it keeps neither the dropout generators nor the patience of the learning
+Keras's ``BackupAndRestore`` is not exact: it keeps neither the dropout generators nor the patience of the learning
 rate's schedule, so that a resumed training differs from an uninterrupted one; it writes in place; and it deletes what
 it kept when the training ends.
 """
@@ -24,7 +24,7 @@ from fer_utils.paths import project_root
 from fer_utils.training import weights
 from fer_utils.training.callbacks import PARTS
 
-#: Parameters on which the course of a training does not depend, or which the key holds in another form.
+#: Parameters on which the course of a training does not depend, or which the key stores differently.
 NOT_IN_KEY = {
     "model", "label", "notebook", "data", "out", "profile", "threads", "epochs", "precision", "weights",
     "images_per_class", "test_images_per_class", "epoch_images_per_class",
@@ -42,6 +42,9 @@ NAMES = {
 
 class ExactResume(keras.callbacks.Callback):
     """Keep the training's state after each epoch; begin with what was kept of it before.
+
+    `TrainingState` chooses the state: the one with the same key (see `training_key`) that is not longer than this
+    training is to be. This callback restores it, and the notebook's ``fit`` begins at `epoch`.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ REQUIRED = (
 
 
 class Resolved:
-    """What a training's open requests came to when it began: which data, weights, threads, dtype policy.
+    """The values that ``auto`` settings were resolved to when a training began: data, weights, threads, dtype policy.
 
     ``data="auto"`` or ``weights="imagenet"`` can mean one thing today and another tomorrow. A training that has begun
     goes on with what it began with: the values bind from the first finished epoch on.
