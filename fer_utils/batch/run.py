@@ -113,7 +113,7 @@ def close(out, publishing, failed, status=0):
         beside = f"estimated {duration(estimates[result.model, result.seed])}"
         print(
             f"  {name_of(result)}: accuracy {scored['accuracy']:.3f}, macro F1 {scored['macro_f1']:.3f} on "
-            f"{scored['n']:,} images ({result.final_part}); took "
+            f"{scored['n']:,} images ({result.final_part}); training and scoring took "
             f"{duration(times['train_seconds'] + times['evaluate_seconds'])}, "
             f"{'in an earlier call' if earlier else beside}"
         )
@@ -129,7 +129,9 @@ def close(out, publishing, failed, status=0):
     if failed:
         print(f"The report could not be made{'; the one that is there is an older one' if report.exists() else ''}.")
         return 1
-    print(f"Report: {report}")
+    # Without one where options after -- asked Snakemake for a part of the run.
+    if report.exists():
+        print(f"Report: {report}")
     if publishing:
         publish(run)
     return 1 if status or missing else 0
