@@ -4,18 +4,16 @@
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import jinja2
 import numpy as np
 import yaml
 
+from fer_utils.claims.page import HERE, TEMPLATES
 from fer_utils.claims.verdicts import CONTRADICTED
 from fer_utils.constants import USAGES
+from fer_utils.findings import statistics
 from fer_utils.findings.figures import Displayable
-from fer_utils.words import duration, listed, plural
-
-HERE = Path(__file__).parent
+from fer_utils.words import commit_text, device_text, duration, listed, plural
 
 SOURCES = {
     "fer2013-kaggle-jpeg": "https://www.kaggle.com/datasets/msambare/fer2013",
@@ -41,20 +39,20 @@ class Item:
 
 def once(texts):
     """Join texts, each once."""
-    return "; ".join(dict.fromkeys(texts))
+    return "; ".join(dict.fromkeys(filter(None, texts)))
 
 
 def split_text(record):
     """Sizes of a training's parts, and its protocol."""
-    parts = [f"{record['split'][name]:,} {words}" for name, words in (("train", "training"), ("public", "PublicTest"))]
-    return f"{', '.join(parts)}, {record['split']['private']:,} PrivateTest images; {PROTOCOLS[record['protocol']]}"
+    train, public, private = (f"{record['split'][name]:,}" for name in ("train", "public", "private"))
+    return f"{train} training, {public} PublicTest, {private} PrivateTest images; {PROTOCOLS[record['protocol']]}"
 
 
 def left_out(result):
     """``"ResNet-50: 9 training images and 8 of each test part per class"``, or nothing."""
     train, test = (result.record["split"].get(name) for name in ("images_per_class", "test_images_per_class"))
     text = f"{result.label}: {train or 'all'} training images and {test or 'all'} of each test part per class"
-    return [text] if train or test else []
+    return text if train or test else ""
 
 
 def augmentation(result):
@@ -71,14 +69,11 @@ def facts(run, verdicts):
     counts = {usage: sum(by.values()) for usage, by in fingerprint.get("counts", {}).items()}
     sizes = {r.label: r.architecture.get("parameters", {}).get("total") for r in first}
     seeds = {r.label: len(run.by_name(r.model)) for r in first}
-    times = {r.label: [s.record.get("times", {}).get("train_seconds") for s in run.by_name(r.model)] for r in first}
-    times = {label: np.mean(seconds) for label, seconds in times.items() if None not in seconds}
-    memory = {r.label: r.record.get("memory", {}).get("peak_rss_mb") for r in first}
-    commits = list(dict.fromkeys(record.get("git", {}).get("commit") for record in records))
-    commit = listed(name[:12] for name in commits if name)
-    dirty = any(record.get("git", {}).get("dirty") for record in records)
-    devices = [record.get("device", {}) for record in records]
+    costs = statistics.costs(models).reindex(columns=["label", "train_seconds", "peak_rss_mb"]).set_index("label")
+    costs = costs.astype(float).groupby(level=0, sort=False)
+    times, memory = costs["train_seconds"].mean().dropna(), costs["peak_rss_mb"].first().dropna()
     versions = records[0].get("versions", {}) if records else {}
+    commits = list(dict.fromkeys(map(commit_text, records)))
     saved = sum((result.folder / "model.keras").exists() for result in models)
     labels = [result.select("test")[0] for result in first]
     names = ("batch_size", "learning_rate", "epochs", "optimizer", "loss")
@@ -99,27 +94,23 @@ def facts(run, verdicts):
         "sized": bool(first) and all(sizes.values()),
         "sizes": once(f"{label} {size:,} parameters" for label, size in sizes.items() if size),
         "unsized": listed(label for label, size in sizes.items() if not size) or UNTRAINED,
-        "timed": bool(times) and len(times) == len(first) and all(sizes.values()),
+        "timed": 0 < len(times) == len(first) and all(sizes.values()),
         "times": once(f"{label} {duration(seconds)}" for label, seconds in times.items()),
-        "memory": once(f"{label} {mb:,.0f} MB" for label, mb in memory.items() if mb) or "not recorded",
-        "devices": once(f"{d.get('kind')} {d.get('name')}, {d.get('threads')} threads" for d in devices),
+        "memory": once(f"{label} {mb:,.0f} MB" for label, mb in memory.items()) or "not recorded",
+        "devices": once(map(device_text, records)),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "used": "; ".join(f"{name} {values}" for name, values in used.items()),
-        "clean": bool(commits) and None not in commits and not dirty,
-        "commit": commit,
-        "uncommitted": (f"commit {commit} with uncommitted changes" if commit else "no commit is recorded")
-        if models
-        else UNTRAINED,
+        "clean": bool(models) and all(text and "uncommitted" not in text for text in commits),
+        "commit": once(commits) or "no commit is recorded",
         "command": bool(models) and run.plan.get("command"),
         "all_saved": bool(models) and saved == len(models),
         "saved": f"{saved} of {plural(len(models), 'network')} as .keras in the run's folder",
         "chosen": listed(dict.fromkeys(verdicts.loc[verdicts["verdict"] == CONTRADICTED, "id"])),
-        "counts": f"{sum(counts.values()):,} images ({', '.join(f'{u} {counts.get(u, 0):,}' for u in USAGES)})"
-        if counts
-        else "",
+        "counts": counts
+        and f"{sum(counts.values()):,} images ({', '.join(f'{u} {counts.get(u, 0):,}' for u in USAGES)})",
         "unread": "the dataset notebook was not run",
         "splits": once(map(split_text, records)),
-        "left_out": once(text for result in first for text in left_out(result)) or "no image was left out",
+        "left_out": once(map(left_out, first)) or "no image was left out",
         "decoder": data.get("decoder", "?"),
         "augmentation": once(map(augmentation, first)),
         "link": SOURCES.get(data.get("variant"), ""),
@@ -154,21 +145,9 @@ def checklist_items(run, verdicts):
 
 
 def checklist(run, verdicts):
-    """Show both checklists, filled in from the run.
-
-    Parameters
-    ----------
-    run : fer_utils.findings.results.Run
-    verdicts : DataFrame
-        As `fer_utils.claims.claims.judge` returns it.
-
-    Returns
-    -------
-    fer_utils.findings.figures.Displayable
-    """
+    """Show both checklists, filled in from the run and its verdicts (as from `fer_utils.claims.claims.judge`)."""
     lists = checklist_items(run, verdicts)
     every = [item for sections in lists.values() for items in sections.values() for item in items]
     counts = ", ".join(f"{sum(i.answer == a for i in every)} {a}" for a in ("yes", "no", "not applicable"))
-    template = (HERE / "checklist.html.j2").read_text(encoding="utf-8")
-    markup = jinja2.Template(template, autoescape=True).render(lists=lists, counts=counts)
+    markup = TEMPLATES.get_template("checklist.html.j2").render(lists=lists, counts=counts)
     return Displayable(markup, "\n".join([f"{counts}.", *(f"{i.answer}: {i.asked}: {i.evidence}" for i in every)]))

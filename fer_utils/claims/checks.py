@@ -10,18 +10,12 @@ import functools
 from dataclasses import dataclass
 
 from fer_utils.claims.evidence import Score, Untestable, number
-from fer_utils.findings import comparisons
 from fer_utils.words import interval
 
 YES, NO, OPEN, UNKNOWN = "yes", "no", "open", "unknown"
 
-#: Floats that miss a tolerance by less than this meet it.
-EPS = 1e-9
-
-#: Chance of a wrong decision of each one-sided test.
-ALPHA = 0.05
-
-WORDS = {"auc": "AUC", "f1": "F1"}
+EPS = 1e-9  # floats that miss a tolerance by less than this meet it
+ALPHA = 0.05  # chance of a wrong decision of each one-sided test
 
 #: Every claim's function by the claim's id; the modules of claims fill it.
 JUDGES = {}
@@ -29,16 +23,15 @@ JUDGES = {}
 
 @dataclass(frozen=True)
 class Check:
-    """One part of a claim: outcome, our figure in words, why, its 95% interval, its distance from the thesis's figure
-    as a part of that, and the models that lack a training that counts."""  # noqa: D205, D209
+    """One part of a claim."""
 
     outcome: str
-    ours: str = ""
+    ours: str = ""  # our figure in words
     why: str = ""
-    low: float | None = None
+    low: float | None = None  # of its 95% interval
     high: float | None = None
-    difference: float | None = None
-    lacking: tuple = ()
+    difference: float | None = None  # distance from the thesis's figure, as a part of that
+    lacking: tuple = ()  # models that lack a training that counts
 
 
 def judges(*ids):
@@ -55,7 +48,7 @@ def judges(*ids):
 
 
 def check(function):
-    """Let one check of several that cannot get its figures say what it lacks."""
+    """Turn `Untestable` into a check that says what is lacking, so that other checks of the claim still count."""
 
     @functools.wraps(function)
     def guarded(*arguments, **options):
@@ -79,7 +72,8 @@ def unknown(why, ours=""):
 
 def named(metric):
     """``"macro F1"`` for ``"macro_f1"``; ``"validation loss"`` for ``"test_loss"``, as in the thesis."""
-    return " ".join(WORDS.get(word, word) for word in metric.replace("test_", "validation_").split("_"))
+    words = metric.replace("test_", "validation_").split("_")
+    return " ".join({"auc": "AUC", "f1": "F1"}.get(word, word) for word in words)
 
 
 # ---- values
@@ -120,8 +114,7 @@ def settles(e, model, column, level, tolerance):
 @check
 def close(e, model, metric, tolerance):
     """Training and validation curve of a metric settle within the tolerance of each other."""
-    gap = e.level(model, f"test_{metric}") - e.level(model, metric)
-    return inside(gap, -tolerance, tolerance, f"validation less training {named(metric)}")
+    return inside(e.gap(model, metric), -tolerance, tolerance, f"validation less training {named(metric)}")
 
 
 def either(*checks):
@@ -129,9 +122,8 @@ def either(*checks):
     outcomes = [part.outcome for part in checks]
     outcome = next((o for o in (YES, UNKNOWN, OPEN) if o in outcomes), NO)
     best = checks[outcomes.index(outcome)]
-    ours, why = (dict.fromkeys(getattr(part, name) for part in checks) for name in ("ours", "why"))
-    whys = "; ".join(filter(None, why))
-    return Check(outcome, ", ".join(filter(None, ours)), whys, best.low, best.high, best.difference, best.lacking)
+    ours, why = (dict.fromkeys(filter(None, (getattr(part, name) for part in checks))) for name in ("ours", "why"))
+    return Check(outcome, ", ".join(ours), "; ".join(why), best.low, best.high, best.difference, best.lacking)
 
 
 # ---- orders
@@ -159,8 +151,7 @@ def signed(gap, level):
 
 def falls_below(e, model, column, other):
     """The first of two curves of one model settles below the second."""
-    sides = [(named(c), lambda c=c: e.level(model, c)) for c in (other, column)]
-    return above(e.label(model), *sides)
+    return above(e.label(model), *((named(c), lambda c=c: e.level(model, c)) for c in (other, column)))
 
 
 @check
@@ -169,7 +160,7 @@ def first_of(e, model, others, score, words, highest=True, margin=0.0):
 
     Another may be ahead by `margin`. Where two cannot be told apart, what the test images could tell apart is said.
     """
-    found, lacking = {model: score(model)}, []
+    found, lacking, whys = {model: score(model)}, [], {NO: [], UNKNOWN: [], OPEN: [], YES: []}
     for other in others:
         try:
             found[other] = score(other)
@@ -177,27 +168,14 @@ def first_of(e, model, others, score, words, highest=True, margin=0.0):
             if not error.models:
                 raise
             lacking += error.models
-    outcomes, whys = [], []
-    for other in [m for m in found if m != model]:
+            continue
         gap = found[model] - found[other]
-        ahead = Score(0, (gap.draws if highest else -gap.draws) + margin, ())
-        outcomes.append(compare(ahead, len(others)))
-        if outcomes[-1] != YES:
-            by = signed(gap, 1 - ALPHA / len(others)) + (power(e, model, other) if words == "accuracy" else "")
-            text = f"{e.label(model)} less {e.label(other)}: {by}{', not told apart' * (outcomes[-1] == OPEN)}"
-            whys.append((outcomes[-1], text))
-    outcome = next((o for o in (NO, *([UNKNOWN] * bool(lacking)), OPEN) if o == UNKNOWN or o in outcomes), YES)
+        outcome = compare(Score(0, (gap.draws if highest else -gap.draws) + margin, ()), len(others))
+        by = signed(gap, 1 - ALPHA / len(others)) + (e.power(model, other) if words == "accuracy" else "")
+        tie = ", not told apart" * (outcome == OPEN)
+        whys[outcome].append(f"{e.label(model)} less {e.label(other)}: {by}{tie}")
+    outcome = next(o for o in whys if whys[o] or o == YES or (o == UNKNOWN and lacking))
     order = sorted(found, key=lambda m: found[m].value, reverse=highest)
     text = f"{words}: " + ", ".join(f"{e.label(m)} {number(found[m].value)}" for m in order)
-    return Check(
-        outcome, text, f"{words}: {'; '.join(text for o, text in whys if o == outcome)}", lacking=tuple(lacking)
-    )
-
-
-def power(e, model, other):
-    """What difference in accuracy the test images tell apart at 80% power, given the share of discordant images."""
-    share, n = e.discordance(model, other)
-    least = 100 * comparisons.detectable(n, share) if share else 0
-    return (
-        f" ({share:.0%} of {n:,} images discordant, which tell {least:.1f} points apart at 80% power)" if share else ""
-    )
+    why = "" if outcome == YES else "; ".join(whys[outcome])  # that all are beaten is said by the claim
+    return Check(outcome, text, f"{words}: {why}", lacking=tuple(lacking))

@@ -5,7 +5,7 @@ statement that the run refutes is refuted, whatever else is missing: first come 
 then undecided ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import nan
 from pathlib import Path
@@ -14,34 +14,17 @@ import pandas as pd
 import yaml
 
 from fer_utils.claims import curves, dataset, networks, scores, setup, thesis  # noqa: F401  (they register functions)
+from fer_utils.claims import verdicts as v
 from fer_utils.claims.checks import JUDGES, NO, OPEN, UNKNOWN, YES, Check
 from fer_utils.claims.evidence import PRETRAINED, READINGS, Evidence, Untestable
-from fer_utils.claims.marks import collapsed, marks  # noqa: F401  (collapsed is for those who name trainings)
-from fer_utils.claims.page import render  # noqa: F401  (part of this module's interface)
-from fer_utils.claims.verdicts import (  # noqa: F401  (names that others take from here)
-    CONSISTENT,
-    CONTRADICTED,
-    FOLLOWED,
-    GROUPS,
-    NOT_FOLLOWED,
-    NOT_REPRODUCED,
-    NOT_TESTABLE,
-    REPRODUCED,
-    SELECTION,
-    SIGNS,
-    UNDECIDED,
-    VERDICTS,
-    tally,
-    tally_table,
-)
-from fer_utils.errors import ConfigError
+from fer_utils.claims.marks import marks
 from fer_utils.files import replacing
 from fer_utils.findings.statistics import RESAMPLES
 
 FILE = Path(__file__).with_name("claims.yaml")
 
 #: What a claim whose checks all hold is called, and one of which a check is refuted, where it is not "reproduced".
-WORDS = {"followed": (FOLLOWED, NOT_FOLLOWED), "arithmetic": (CONSISTENT, CONTRADICTED)}
+WORDS = {"followed": (v.FOLLOWED, v.NOT_FOLLOWED), "arithmetic": (v.CONSISTENT, v.CONTRADICTED)}
 
 
 @dataclass(frozen=True)
@@ -88,46 +71,26 @@ class Claim:
 
 
 @cache
-def read_file(path=FILE):
+def read_file():
     """The claims file; parsing it takes a third of a second."""
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
 
 
 @cache
-def load_claims(path=FILE):
-    """Read the claims, in the file's order.
-
-    Raises
-    ------
-    ConfigError
-        If an id repeats, no function judges it, or a field, a group or a tolerance is unknown.
-    """
-    content, name = read_file(path), Path(path).name
-    known, found = content["tolerances"], []
-    for entry in content["claims"]:
-        entry = {"stated": {}} | entry
-        where = f"{name}: claim {entry.get('id', 'without id')}"
-        wrong = [tolerance for tolerance in entry.get("tolerance", []) if tolerance not in known]
-        problems = {
-            "no function judges it; register one with @judges": entry.get("id") not in JUDGES,
-            "its id occurs more than once": entry.get("id") in {claim.id for claim in found},
-            f"unknown tolerance {', '.join(wrong)}; expected some of {', '.join(known)}": bool(wrong),
-            f"group is {entry.get('group')!r}; expected one of {', '.join(GROUPS)}": entry.get("group") not in GROUPS,
-        }
-        for problem in (text for text, holds in problems.items() if holds):
-            raise ConfigError(f"{where}: {problem}")
-        entry["within"] = {key: known[key]["value"] for key in entry.pop("tolerance", [])}
-        entry |= {key: tuple(entry.get(key, ())) for key in ("figures", "models")}
-        try:
-            found.append(Claim(**entry))
-        except TypeError as error:
-            raise ConfigError(f"{where}: {error}") from error
+def load_claims():
+    """Read the claims, in the file's order."""
+    found = []
+    for entry in read_file()["claims"]:
+        within = {name: load_tolerances()[name]["value"] for name in entry.get("tolerance", ())}
+        lists = {name: tuple(entry.get(name, ())) for name in ("figures", "models")}
+        fields = {name: value for name, value in entry.items() if name != "tolerance"}
+        found.append(Claim(**{"stated": {}} | fields | lists, within=within))
     return found
 
 
-def load_tolerances(path=FILE):
+def load_tolerances():
     """Tolerances by name, each with ``value`` and ``because``."""
-    return read_file(path)["tolerances"]
+    return read_file()["tolerances"]
 
 
 def stated(name):
@@ -160,15 +123,15 @@ def judge(run, resamples=RESAMPLES):
     """
     evidence = Evidence(run, resamples=resamples)
     claims = [(claim, reading) for claim in load_claims() for reading in claim.readings]
-    return pd.DataFrame([judge_claim(claim, replaced(evidence, reading=reading)) for claim, reading in claims])
+    return pd.DataFrame([judge_claim(claim, replace(evidence, reading=reading)) for claim, reading in claims])
 
 
 def judge_claim(claim, evidence):
     """Judge one claim under the evidence's reading; return a row of what `judge` returns."""
     checks, shown, seen, beside = claim.checks(evidence), evidence, "", ""
     verdict, reason = verdict_of(claim, checks, evidence)
-    if verdict == NOT_TESTABLE and claim.group in ("results", "data"):
-        shown = replaced(evidence, loose=True)
+    if verdict == v.NOT_TESTABLE and claim.group in ("results", "data"):
+        shown = replace(evidence, loose=True)
         loose, beside = claim.checks(shown), shown.beside(claim.models)
         seen = seen_of(claim, loose, shown)
         checks = loose if any(part.ours for part in loose) else checks
@@ -189,12 +152,6 @@ def judge_claim(claim, evidence):
     }
 
 
-def replaced(evidence, **changes):
-    """Evidence of the same run with other options; figures that are known stay known."""
-    options = {"reading": evidence.reading, "resamples": evidence.resamples, "cache": evidence.cache}
-    return Evidence(evidence.run, **(options | changes))
-
-
 def verdict_of(claim, checks, evidence):
     """Return verdict and reason from the checks: refuted, then not testable, then undecided, then reproduced."""
     outcome = next(o for o in (NO, UNKNOWN, OPEN, YES) if any(part.outcome == o for part in checks))
@@ -206,8 +163,8 @@ def verdict_of(claim, checks, evidence):
         whys = list(dict.fromkeys(part.why for part in deciding))
     elif outcome == YES and claim.group != "arithmetic":
         whys = [f"all {len(checks)} checks hold" if len(checks) > 1 else "the check holds"]
-    good, bad = WORDS.get(claim.group, (REPRODUCED, NOT_REPRODUCED))
-    return {NO: bad, UNKNOWN: NOT_TESTABLE, OPEN: UNDECIDED, YES: good}[outcome], "; ".join(whys)
+    good, bad = WORDS.get(claim.group, (v.REPRODUCED, v.NOT_REPRODUCED))
+    return {NO: bad, UNKNOWN: v.NOT_TESTABLE, OPEN: v.UNDECIDED, YES: good}[outcome], "; ".join(whys)
 
 
 def seen_of(claim, checks, evidence):
@@ -241,13 +198,13 @@ def telling(verdicts, n=3):
     """
     ranked = verdicts.assign(touches=verdicts["id"].map(verdicts["see"].value_counts()).fillna(0))
     orders = {
-        NOT_REPRODUCED: ranked.sort_values("difference", ascending=False, kind="stable"),
-        REPRODUCED: ranked.sort_values("difference", kind="stable"),
-        CONTRADICTED: ranked.sort_values(["touches", "difference"], ascending=False, kind="stable"),
+        v.NOT_REPRODUCED: ranked.sort_values("difference", ascending=False, kind="stable"),
+        v.REPRODUCED: ranked.sort_values("difference", kind="stable"),
+        v.CONTRADICTED: ranked.sort_values(["touches", "difference"], ascending=False, kind="stable"),
     }
     queues = {verdict: list(order.index[order["verdict"] == verdict]) for verdict, order in orders.items()}
     chosen = [queue.pop(0) for queue in queues.values() if queue][:n]
-    for verdict in (NOT_REPRODUCED, CONTRADICTED, REPRODUCED):
+    for verdict in (v.NOT_REPRODUCED, v.CONTRADICTED, v.REPRODUCED):
         chosen += queues[verdict][: n - len(chosen)]
     return verdicts.loc[chosen]
 
@@ -261,10 +218,10 @@ def key_findings(verdicts):
     """
     found = verdicts.set_index("id")
     sentences = []
-    if found.at["F03", "verdict"] == CONSISTENT:
+    if found.at["F03", "verdict"] == v.CONSISTENT:
         first, second = stated("F03")["accuracy"]
         sentences.append(("F03", f"{first} and {second} are one confusion matrix: {found.at['F03', 'reason']}."))
-    if found.at["D12", "verdict"] == REPRODUCED:
+    if found.at["D12", "verdict"] == v.REPRODUCED:
         total = stated("D12")["total"]
         sentences.append(("D12", f"{total:,} is the dataset without disgust: {found.at['D12', 'ours']}."))
     return sentences

@@ -5,29 +5,16 @@ The thesis's "validation" is its 20% test set: the history's ``test_`` columns. 
 
 import numpy as np
 
-from fer_utils.claims.checks import (
-    NO,
-    OPEN,
-    YES,
-    Check,
-    check,
-    close,
-    fact,
-    falls_below,
-    first_of,
-    judges,
-    named,
-    settles,
-)
+from fer_utils.claims import checks
+from fer_utils.claims.checks import check, close, fact, falls_below, first_of, judges, named, settles
 from fer_utils.claims.evidence import TAIL, Score, number, tail
 
 
 def settling_epoch(values, tolerance):
     """First epoch (from 1) from which a curve stays within a tolerance of its level; None if the last is outside."""
     outside = np.flatnonzero(~(np.abs(values - tail(values).mean()) <= tolerance))
-    if not len(outside):
-        return 1
-    return int(outside[-1]) + 2 if outside[-1] + 1 < len(values) else None
+    last = int(outside[-1]) + 1 if len(outside) else 0
+    return last + 1 if last < len(values) else None
 
 
 @check
@@ -36,10 +23,8 @@ def settles_at(e, model, epoch, within):
     found = [settling_epoch(curve, within["settled_loss"]) for curve in e.curves(model, "test_loss")]
     if None in found:
         return fact(False, "validation loss does not settle")
-    off = abs(np.mean(found) - epoch)
-    return fact(
-        off <= within["epochs"], f"validation loss settles at epoch {np.mean(found):.0f}", difference=off / epoch
-    )
+    off, text = abs(np.mean(found) - epoch), f"validation loss settles at epoch {np.mean(found):.0f}"
+    return fact(off <= within["epochs"], text, difference=off / epoch)
 
 
 @check
@@ -52,17 +37,17 @@ def keeps_falling(e, model):
 @check
 def apart(e, model, metric, tolerance):
     """Validation and training curve settle further apart than the tolerance."""
-    gap = e.level(model, f"test_{metric}") - e.level(model, metric)
-    a, b = np.abs(gap.interval(0.90))
+    gap = e.gap(model, metric)
+    ends = np.abs(gap.interval(0.90))
+    outcome = checks.NO if max(ends) < tolerance else checks.YES if min(ends) > tolerance else checks.OPEN
     text = f"validation less training {metric} {gap.value:+.3f}"
-    return Check(NO if max(a, b) < tolerance else YES if min(a, b) > tolerance else OPEN, text, text)
+    return checks.Check(outcome, text, text)
 
 
 @judges("F10", "F12", "F21", "F22", "F24")
 def both_settle_close_together(e, c):
     """Training and validation curve settle at the stated level, close together, the one said to be lower below."""
-    pair = (f"test_{c.metric}", c.metric)
-    level, gap = list(c.within.values())
+    pair, (level, gap) = (f"test_{c.metric}", c.metric), c.within.values()
     parts = [settles(e, model, column, c.level, level) for model in c.models for column in pair]
     parts += [close(e, model, c.metric, gap) for model in c.models]
     return parts + ([falls_below(e, c.models[0], *pair)] if c.stated.get("lower") == "validation" else [])
@@ -87,12 +72,9 @@ def loss_keeps_falling(e, c):
 @judges("F18", "F23")
 def curves_apart(e, c):
     """The validation curve settles at the stated level, away from the training curve, above it where that is said."""
-    (model,) = c.models
-    level, gap = list(c.within.values())
-    parts = [settles(e, model, f"test_{c.metric}", c.level, level), apart(e, model, c.metric, gap)]
-    return parts + (
-        [falls_below(e, model, c.metric, f"test_{c.metric}")] if c.stated.get("lower") == "training" else []
-    )
+    (model,), (level, gap), validation = c.models, c.within.values(), f"test_{c.metric}"
+    parts = [settles(e, model, validation, c.level, level), apart(e, model, c.metric, gap)]
+    return parts + ([falls_below(e, model, c.metric, validation)] if c.stated.get("lower") == "training" else [])
 
 
 @judges("F19")
@@ -100,14 +82,15 @@ def precision_of_vgg(e, c):
     """Both precisions settle in the stated range, close together, with the smallest gap of the four models."""
 
     def gap(model):
-        found = e.level(model, "test_precision") - e.level(model, "precision")
+        found = e.gap(model, "precision")
         return Score(abs(found.value), np.abs(found.draws), ())
 
-    smallest = first_of(e, "vgg16", c.models[1:], gap, "gap of precision", highest=False)
-    parts = [
-        settles(e, "vgg16", column, c.level, c.within["curve_range"]) for column in ("test_precision", "precision")
+    names = ("test_precision", "precision")
+    return [
+        *(settles(e, "vgg16", name, c.level, c.within["curve_range"]) for name in names),
+        close(e, "vgg16", "precision", c.within["close_curve"]),
+        first_of(e, "vgg16", c.models[1:], gap, "gap of precision", highest=False),
     ]
-    return [*parts, close(e, "vgg16", "precision", c.within["close_curve"]), smallest]
 
 
 @judges("F20")
@@ -126,7 +109,7 @@ def precision_beside_low_recall(e, c):
     return [
         settles(e, "vgg16", "test_precision", c.precision, c.within["curve_range"]),
         settles(e, "vgg16", "test_recall", c.recall, c.within["rough_curve"]),
-        threshold_gap(e, *(end - c.recall for end in c.precision), c.within["threshold_gap"] + 1e-9),
+        threshold_gap(e, *(end - c.recall for end in c.precision), c.within["threshold_gap"] + checks.EPS),
     ]
 
 
@@ -136,16 +119,16 @@ def threshold_gap(e, low, high, tolerance):
     precision, recall, accuracy = (e.score("vgg16", name).value for name in ("precision", "recall", "accuracy"))
     text = f"kept epoch, above 0.5: precision {number(precision)}, recall {number(recall)}; accuracy {number(accuracy)}"
     gap = precision - recall
-    return fact(
-        low - tolerance <= gap <= high + tolerance and recall < accuracy < precision, text, f"{text}; {gap:+.3f}"
-    )
+    holds = low - tolerance <= gap <= high + tolerance and recall < accuracy < precision
+    return fact(holds, text, f"{text}; {gap:+.3f}")
 
 
 @judges("F26", "F32")
 def resnet_best_by_curves(e, c):
     """ResNet-50's validation curves of the named figures settle best of the four, and one pair of curves is close."""
-    best = [
-        first_of(e, "resnet50", c.models[1:], lambda m, n=name: e.level(m, n), named(name), highest=name != "test_loss")
-        for name in c.best
-    ]
-    return [*best, close(e, "resnet50", c.close, next(iter(c.within.values())))]
+
+    def best(name):
+        score, words = lambda model: e.level(model, name), named(name)
+        return first_of(e, "resnet50", c.models[1:], score, words, highest=name != "test_loss")
+
+    return [*map(best, c.best), close(e, "resnet50", c.close, next(iter(c.within.values())))]

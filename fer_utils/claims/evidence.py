@@ -6,14 +6,15 @@ paired by image; with several seeds the seeds are resampled too.
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fer_utils import metrics
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, THESIS_SETTINGS, USAGES
-from fer_utils.findings import statistics
-from fer_utils.findings.results import command
+from fer_utils.errors import ResultsError
+from fer_utils.findings import comparisons, statistics
+from fer_utils.findings.results import Run, command
 from fer_utils.words import listed
 
 #: The thesis's four models and the fourth's other name.
@@ -72,9 +73,9 @@ def tail(values):
     return values[-max(1, -(-len(values) // TAIL)) :]
 
 
-def number(value, digits=3):
-    """Write a number with so many decimals; an en dash for None and NaN."""
-    return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
+def number(value):
+    """Write a number with three decimals; an en dash for NaN."""
+    return f"{value:.3f}" if np.isfinite(value) else "–"
 
 
 def settings_that_differ(result):
@@ -83,24 +84,15 @@ def settings_that_differ(result):
     return [f"{name} {used.get(name)}" for name, value in THESIS_SETTINGS.items() if used.get(name) != value]
 
 
+@dataclass(frozen=True)
 class Evidence:
-    """A run, asked for figures under one reading of the thesis.
+    """A run, asked for figures under one reading of the thesis; ``dataclasses.replace`` keeps what is computed."""
 
-    Parameters
-    ----------
-    run : fer_utils.findings.results.Run
-    reading : {"", "from scratch", "ImageNet weights"}
-        Which trainings of the `PRETRAINED` models count; "" for claims that do not ask.
-    loose : bool
-        Take any data and any length of training: for what was seen beside a claim that cannot be tested.
-    resamples : int
-    cache : dict, optional
-        Shared by the readings of one run; figures are computed once.
-    """
-
-    def __init__(self, run, reading="", *, loose=False, resamples=statistics.RESAMPLES, cache=None):
-        self.run, self.reading, self.loose, self.resamples = run, reading, loose, resamples
-        self.cache = {} if cache is None else cache
+    run: Run
+    reading: str = ""  # key of READINGS: which trainings of the PRETRAINED models count; "" where a claim does not ask
+    loose: bool = False  # any data and length of training counts: for what was seen beside a claim that is not testable
+    resamples: int = statistics.RESAMPLES
+    cache: dict = field(default_factory=dict, repr=False)
 
     def once(self, key, compute):
         """Return what was computed under this key before, or compute it."""
@@ -204,30 +196,27 @@ class Evidence:
 
     def weights(self, key, n):
         """How often each test image is drawn in each resample, shape (resamples, n); equal for equal images."""
-
-        def compute():
-            drawn = np.random.default_rng(key).integers(0, n, (self.resamples, n))
-            return np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float32)
-
-        return self.once(("weights", key, n), compute)
+        drawn = np.random.default_rng(key).integers(0, n, (self.resamples, n))
+        return np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float32)
 
     def scored(self, result):
         """Every figure of one training on the test images: dict of name to (value, draws); ``confusion``, counts.
 
-        Names are those of `fer_utils.findings.statistics.COUNTED`, the same with ``balanced_`` in front (all classes
-        weighted alike), ``loss``, ``auc_<class>`` and ``mean_auc``.
+        Names are those of `statistics.COUNTED`, the same with ``balanced_`` in front (all classes weighted alike),
+        ``loss``, ``auc_<class>`` and ``mean_auc``. AUCs are resampled through DeLong's components, to first order.
         """
         return self.once(("scored", result.model, result.seed), lambda: self.compute_scores(result))
 
     def compute_scores(self, result):
-        """See `scored`. AUCs are resampled through DeLong's components, to first order."""
+        """See `scored`."""
         table = result.predictions[result.mask("test")].sort_values("id", kind="stable")
         n = len(table)
         if n == 0:
             raise Untestable("no test images were predicted")
         y_true = table["label"].to_numpy(dtype=np.int64)
         y_proba = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float32)
-        weights = self.weights(zlib.crc32("\n".join(table["id"]).encode()), n)
+        key = zlib.crc32("\n".join(table["id"]).encode())
+        weights = self.once(("weights", key, n), lambda: self.weights(key, n))
         hot = np.eye(98, dtype=np.float32)[statistics.outcomes(y_true, y_proba)]
         counts = np.vstack([hot.sum(axis=0), weights @ hot]).reshape(-1, 7, 7, 2)
         with np.errstate(invalid="ignore"):
@@ -285,14 +274,15 @@ class Evidence:
             raise Untestable("a class has no test image")
         return np.mean([table / table.sum(axis=1, keepdims=True) for table in tables], axis=0), n
 
-    def discordance(self, model, other):
-        """Share of the test images that only one of two first trainings classifies rightly, and their number."""
-        sides = []
-        for result in (self.trainings(model)[0], self.trainings(other)[0]):
-            table = result.predictions[result.mask("test")].set_index("id")
-            sides.append(table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1) == table["label"])
-        ours, theirs = sides[0].align(sides[1], join="inner")
-        return (float((ours != theirs).mean()), len(ours)) if len(ours) else (0.0, 0)
+    def power(self, model, other):
+        """Say what difference in accuracy the test images tell apart, given the share of discordant images."""
+        try:
+            (row,) = comparisons.compare([self.trainings(name)[0] for name in (model, other)]).itertuples()
+        except ResultsError:  # other test images
+            return ""
+        share, least = (row.only_a + row.only_b) / row.n, 100 * row.detectable
+        told = f"{share:.0%} of {row.n:,} images discordant, which tell {least:.1f} points apart at 80% power"
+        return f" ({told})" if share else ""
 
     # ---- learning curves
 
@@ -315,6 +305,10 @@ class Evidence:
         kept = [self.scored(result)[column.removeprefix("test_")] for result in self.trainings(model)]
         pairs = [(level, level + draws - value) for level, (value, draws) in zip(levels, kept, strict=True)]
         return self.combine(model, pairs)
+
+    def gap(self, model, metric):
+        """Level of the validation curve less that of the training curve."""
+        return self.level(model, f"test_{metric}") - self.level(model, metric)
 
     # ---- the dataset
 

@@ -3,9 +3,11 @@
 Where the thesis is silent, the repository's own choice is unmarked and any other is marked.
 """
 
+import numpy as np
+
 from fer_utils.claims.evidence import settings_that_differ
-from fer_utils.claims.networks import flat
 from fer_utils.constants import CLASSES
+from fer_utils.findings.diagrams import flat_layers
 from fer_utils.words import listed
 
 SHIFTS = {"width_shift_range": 0.1, "height_shift_range": 0.1}
@@ -35,19 +37,12 @@ ONE_CLASS = 0.95
 
 
 def collapsed(result):
-    """Name a training that answers one class for (nearly) every test image.
-
-    Returns
-    -------
-    str
-        ``"answers happy for every image; 24.7% is that class's share"``; empty for others.
-    """
+    """``"answers happy for every image; 24.7% is that class's share"``; empty unless (nearly) all get one class."""
     y_true, y_proba = result.select("test")
     if not len(y_true):
         return ""
-    predicted = y_proba.argmax(axis=1)
-    name = max(range(len(CLASSES)), key=lambda k: (predicted == k).sum())
-    share = float((predicted == name).mean())
+    counts = np.bincount(y_proba.argmax(axis=1))
+    name, share = counts.argmax(), counts.max() / len(y_true)
     if share < ONE_CLASS:
         return ""
     often = "every image" if share == 1 else f"{share:.1%} of the images"
@@ -60,7 +55,7 @@ def marks_of(result, model):
     found = []
     if record["protocol"] == "sound":
         found.append("sound protocol: the epoch is chosen on PublicTest alone")
-    if model == "vgg16" and any(layer["class"] == "BatchNormalization" for layer in flat(result.architecture)):
+    if model == "vgg16" and any(layer["class"] == "BatchNormalization" for layer in flat_layers(result.architecture)):
         found.append("batch normalisation, which the thesis does not mention for VGG-16")
     wanted = CHOICES | {"dropout": DROPOUT.get(model)}
     found += [

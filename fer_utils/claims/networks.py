@@ -4,25 +4,19 @@ import re
 
 from fer_utils.claims.checks import check, fact, judges, unknown
 from fer_utils.claims.evidence import Untestable
+from fer_utils.findings.diagrams import flat_layers
 from fer_utils.findings.results import read_object
 
 
 class Network:
-    """``architecture.json`` of a model's training, asked for its layers.
-
-    Attributes
-    ----------
-    layers, own : list of dict
-        All layers in order, those of nested networks in their place; only those that the notebook added.
-    base : dict or None
-        The largest nested network.
-    """
+    """``architecture.json`` of a model's training: its `layers` in order, those that the notebook added (`own`), and
+    the largest nested network (`base`, or None)."""  # noqa: D205, D209
 
     def __init__(self, e, model):
         self.described = e.built(model).architecture
         if not self.described.get("layers"):
             raise Untestable(f"{e.label(model)} left no architecture.json")
-        self.layers = flat(self.described)
+        self.layers = flat_layers(self.described)
         self.own = [layer for layer in self.described["layers"] if "layers" not in layer]
         nested = [layer for layer in self.described["layers"] if "layers" in layer]
         self.base = max(nested, key=lambda layer: layer["parameters"], default=None)
@@ -42,12 +36,6 @@ class Network:
         return found
 
 
-def flat(described):
-    """All layers in order, nested networks replaced by theirs."""
-    nested = [flat(layer) if "layers" in layer else [layer] for layer in described.get("layers", [])]
-    return [layer for layers in nested for layer in layers]
-
-
 def setting(layer, name):
     """A setting of a layer, or None."""
     return layer.get("settings", {}).get(name)
@@ -62,7 +50,7 @@ def layers_of_resnet(e, c):
     """
     network = Network(e, "resnet50")
     blocks = {}
-    for layer in flat(network.base or network.described):
+    for layer in flat_layers(network.base or network.described):
         match = re.match(r"conv(\d)_(block\d+)?", layer["name"])
         if match and layer["class"] == "Conv2D" and not layer["name"].endswith("_0_conv"):
             blocks.setdefault((int(match[1]), match[2]), []).append(setting(layer, "kernel_size"))
@@ -116,8 +104,6 @@ def layers_of_vgg(e, c):
     units = [setting(layer, "units") for layer in network.layers if layer["class"] == "Dense"]
     hidden = [i for i, layer in enumerate(network.layers) if layer["class"] in ("Conv2D", "Dense")][:-1]
     relus = sum("relu" in network.followed_by(i) for i in hidden)
-    text = (
-        f"{network.count('MaxPooling2D')} poolings, dense {'-'.join(map(str, units))}, ReLU in {relus} of {len(hidden)}"
-    )
-    right = (network.count("MaxPooling2D"), units[:-1], relus) == (c.poolings, c.dense, len(hidden))
-    return fact(right, f"{text} hidden layers")
+    poolings, dense = network.count("MaxPooling2D"), "-".join(map(str, units))
+    text = f"{poolings} poolings, dense {dense}, ReLU in {relus} of {len(hidden)} hidden layers"
+    return fact((poolings, units[:-1], relus) == (c.poolings, c.dense, len(hidden)), text)

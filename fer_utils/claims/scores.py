@@ -3,24 +3,13 @@
 Figures are computed from the predictions of the kept epoch on PublicTest and PrivateTest together.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import stats
 
-from fer_utils.claims.checks import (
-    NO,
-    OPEN,
-    UNKNOWN,
-    YES,
-    Check,
-    above,
-    check,
-    either,
-    fact,
-    first_of,
-    judges,
-    named,
-    near,
-)
+from fer_utils.claims import checks
+from fer_utils.claims.checks import Check, above, check, either, fact, first_of, judges, named, near
 from fer_utils.claims.evidence import Score, Untestable
 from fer_utils.constants import CLASSES
 
@@ -55,7 +44,7 @@ def lowest_of_all(e, c):
 @judges("F07")
 def deeper_models_generally_better(e, c):
     """The deeper models' mean accuracy exceeds the lighter ones'; of those trained, as long as some are missing."""
-    lacking = [model for model in c.models if not e.used(model)]
+    lacking = tuple(model for model in c.models if not e.used(model))
     sides = {side: [m for m in c.stated[side] if m not in lacking] for side in ("deeper", "lighter")}
     if not all(sides.values()):
         raise Untestable(models=lacking)
@@ -64,12 +53,9 @@ def deeper_models_generally_better(e, c):
         scores = [e.score(model, "accuracy") for model in models]
         return Score(np.mean([s.value for s in scores]), np.mean([s.draws for s in scores], axis=0), ())
 
-    named_sides = [
-        (f"{side} ({', '.join(map(e.label, models))})", lambda m=models: mean(m)) for side, models in sides.items()
-    ]
-    part = above("mean accuracy", *named_sides)
-    outcome = UNKNOWN if lacking and part.outcome != NO else part.outcome
-    return Check(outcome, part.ours, part.why, lacking=tuple(lacking))
+    ends = [(f"{side} ({', '.join(map(e.label, ms))})", lambda ms=ms: mean(ms)) for side, ms in sides.items()]
+    part = above("mean accuracy", *ends)
+    return replace(part, outcome=checks.UNKNOWN, lacking=lacking) if lacking and part.outcome != checks.NO else part
 
 
 @judges("F36")
@@ -106,12 +92,9 @@ def best_roc_on_both_sets(e, c):
 @judges("F27")
 def precision_recall_f1_of_chapter_6(e, c):
     """Macro precision, recall and F1 are as stated, on the test images as they are or balanced, and the highest."""
-    names = ("macro_precision", "macro_recall", "macro_f1")
-    values = [
-        either(*(near(e, "resnet50", sample + name, c.all, c.within["macro_score"]) for sample in ("", "balanced_")))
-        for name in names
-    ]
-    return [*values, *(first_by(e, c, name) for name in names)]
+    names, tolerance = ("macro_precision", "macro_recall", "macro_f1"), c.within["macro_score"]
+    values = [[near(e, "resnet50", sample + n, c.all, tolerance) for sample in ("", "balanced_")] for n in names]
+    return [*(either(*both) for both in values), *(first_by(e, c, n) for n in names)]
 
 
 # ---- the confusion matrix: the thesis's is one sample of 140 images of each class, ours is estimated on all
@@ -131,17 +114,15 @@ def correct_per_class(e, c):
     together (Bonferroni), and half a percent is what the thesis's rounding hides.
     """
     cells, n = e.confusion("resnet50")
-    ours = {name: cells[k, k] for k, name in enumerate(CLASSES)}
-    off = []
+    ours, off = dict(zip(CLASSES, cells.diagonal(), strict=True)), []
     for name, percent in c.percent.items():
         far = reach(percent / 100, ours[name], c.per_class, n[CLASSES.index(name)], len(n), c.within["cells"])
         if abs(ours[name] - percent / 100) > far:
             off.append(f"{name} {100 * ours[name]:.0f} against {percent} (give or take {100 * far:.0f})")
     text = ", ".join(f"{name} {100 * ours[name]:.0f}" for name in c.percent)
-    text += f"; mean {100 * np.mean(list(ours.values())):.1f}"
-    return fact(
-        not off, text, wrong="; ".join(off), difference=max(abs(ours[k] - v / 100) for k, v in c.percent.items())
-    )
+    text += f"; mean {100 * cells.diagonal().mean():.1f}"
+    farthest = max(abs(ours[name] - percent / 100) for name, percent in c.percent.items())
+    return fact(not off, text, wrong="; ".join(off), difference=farthest)
 
 
 @judges("F30", "F31")
@@ -166,14 +147,14 @@ def ranked(e, c, pairs):
     every = np.concatenate([cells[None], np.stack(drawn, axis=1)])
     rows, columns = np.triu_indices(len(CLASSES), 1)
     means = sign * (every[:, rows, columns] + every[:, columns, rows]) / 2
-    at = [[i for i, pair in enumerate(zip(rows, columns, strict=True)) if set(pair) == set(p)][0] for p in pairs]
+    at = [int(np.flatnonzero((rows == min(pair)) & (columns == max(pair)))[0]) for pair in pairs]
     last = np.sort(means[1:], axis=1)[:, -places]
-    share = (means[1:, at] >= last[:, None] - 1e-9).all(axis=1).mean()
+    share = (means[1:, at] >= last[:, None] - checks.EPS).all(axis=1).mean()
     order = np.argsort(-means[0], kind="stable")[:places]
     first = [f"{CLASSES[rows[i]]}/{CLASSES[columns[i]]} {abs(100 * means[0, i]):.1f}" for i in order]
     text = f"confused {most.removesuffix('_pairs')}: {', '.join(first)} (%, mean of both directions)"
     why = f"{share:.0%} of samples of {c.per_class} images of each class rank the named pairs among the {places}"
-    return Check(NO if share < 0.05 else YES if share > 0.5 else OPEN, text, why)
+    return Check(checks.NO if share < 0.05 else checks.YES if share > 0.5 else checks.OPEN, text, why)
 
 
 @check
@@ -182,10 +163,8 @@ def as_often(e, c, pairs):
     cells, n = e.confusion("resnet50")
     p, off, ours = c.percent / 100, [], []
     for name, (a, b) in zip(c.pairs, pairs, strict=True):
-        ends = [
-            (cells[i, j], reach(p, cells[i, j], c.per_class, n[i], len(pairs), c.within["cells"]))
-            for i, j in ((a, b), (b, a))
-        ]
+        ends = [(q, reach(p, q, c.per_class, n[i], len(pairs), c.within["cells"]))
+                for i, q in ((a, cells[a, b]), (b, cells[b, a]))]  # fmt: skip
         q, far = min(ends, key=lambda end: abs(end[0] - p) - end[1])
         ours.append(f"{name} {100 * q:.1f}")
         if abs(q - p) > far:

@@ -7,7 +7,8 @@ import numpy as np
 
 from fer_utils.claims.checks import check, fact, judges, unknown
 from fer_utils.claims.evidence import Untestable
-from fer_utils.claims.networks import Network, flat, setting
+from fer_utils.claims.networks import Network, setting
+from fer_utils.findings.diagrams import flat_layers
 from fer_utils.findings.results import command
 from fer_utils.words import listed
 
@@ -33,11 +34,10 @@ def table_5_1(e, c):
         off, shorter = [], []
         for result in results:
             used = result.record["parameters"]
-            other = [
-                f"{name} {used.get(name)}" for name, v in c.parameters.items() if plain(used.get(name)) != plain(v)
-            ]
+            found = {name: used.get(name) for name, v in c.parameters.items() if plain(used.get(name)) != plain(v)}
+            other = [f"{name} {value}" for name, value in found.items()]
             other += [f"no {name}" for name in c.metrics if name not in result.history]
-            fewer = "shortened" in result.reasons and used.get("epochs") != c.parameters["epochs"] and len(other) == 1
+            fewer = "shortened" in result.reasons and other == [f"epochs {found.get('epochs')}"]
             (shorter if fewer else off).extend(f"{result.label} (seed {result.seed}): {text}" for text in other)
         if off or not shorter:
             return fact(not off, "; ".join(off) or "as stated")
@@ -110,7 +110,7 @@ def network_as_described(e, c):
 
 def top_is_trained(network):
     """The last convolution of the base is trained."""
-    layers = [layer for layer in flat(network.base) if layer["parameters"]]
+    layers = [layer for layer in flat_layers(network.base) if layer["parameters"]]
     trained = sum(bool(layer["trainable_parameters"]) for layer in layers)
     last = [layer for layer in layers if layer["class"] == "Conv2D"][-1]
     return fact(last["trainable_parameters"] > 0, f"{trained} of {len(layers)} base layers with weights are trained")

@@ -29,14 +29,15 @@ def flags(images, trained):
     labels = images.groupby("pixel_hash")["label"].nunique()
     seen = set(images.loc[images["id"].isin(trained), "pixel_hash"])
     test = images[images["usage"] != "Training"].set_index("id")
-    return pd.DataFrame(
-        {
-            "seen": test["pixel_hash"].isin(seen),
-            "repeated": test["pixel_hash"].duplicated(),
-            "conflicting": test["pixel_hash"].map(labels) > 1,
-            "constant": audit.near_constant(test),
-        }
-    )
+    hashes = test["pixel_hash"]
+    found = {"seen": hashes.isin(seen), "repeated": hashes.duplicated(), "conflicting": hashes.map(labels) > 1}
+    return pd.DataFrame(found | {"constant": audit.near_constant(test)})
+
+
+def flags_of(run, result):
+    """Apply `flags` to one training of a run; None where the dataset notebook was not run."""
+    trained = result.predictions.loc[result.mask("train"), "id"]
+    return None if run.images is None else flags(run.images, trained)
 
 
 #: Subsets of the test images, from the columns of `flags`.
@@ -73,7 +74,7 @@ def explain(run, part="test"):
     rows, same_mix = [], {}
     for result in run.first_seeds:
         predictions = result.predictions[result.mask(part)]
-        marks = flags(run.images, result.predictions.loc[result.mask("train"), "id"])
+        marks = flags_of(run, result)
         unknown = int((~predictions["id"].isin(marks.index)).sum())
         if unknown:
             return Part(

@@ -7,6 +7,7 @@ The summary has the sections of the ML Reproducibility Challenge (paperswithcode
 from bs4 import BeautifulSoup
 
 from fer_utils.claims import claims
+from fer_utils.claims.marks import collapsed
 from fer_utils.claims.verdicts import GROUPS, SELECTION, SIGNS, tally
 from fer_utils.findings import statistics
 from fer_utils.findings.figures import Displayable
@@ -94,7 +95,7 @@ def rows(run, verdicts):
                 "model": result.label,
                 "accuracy": accuracy,
                 "ours": interval(accuracy, low, high),
-                "note": claims.collapsed(result),
+                "note": collapsed(result),
                 "claims": [{"id": n, "thesis": thesis[n], "verdicts": by_verdict(verdicts, n)} for n in names],
             }
         )

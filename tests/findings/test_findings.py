@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup
 from planted import plant_model, plant_run, planted_history, planted_predictions, planted_record
 
 from fer_utils.claims import claims
+from fer_utils.claims import verdicts as words
 from fer_utils.constants import CLASSES, USAGES
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -128,8 +129,8 @@ def test_without_a_model_the_claims_are_judged_all_the_same(tmp_path, execute, w
         (tmp_path / "dataset" / "dataset.json").write_text(json.dumps({"fingerprint": data | {"n_images": 210}}))
     text = text_of(execute("audit", tmp_path))
     verdicts = pd.read_csv(tmp_path / "claims.csv").set_index("id")["verdict"]
-    assert (verdicts == claims.CONTRADICTED).any()
-    assert (verdicts["D01"] == claims.NOT_REPRODUCED) == (what == "dataset")
+    assert (verdicts == words.CONTRADICTED).any()
+    assert (verdicts["D01"] == words.NOT_REPRODUCED) == (what == "dataset")
     assert ("This copy has 210 images" in text) == (what == "dataset")
     execute("findings", tmp_path)
 
