@@ -16,23 +16,8 @@ from fer_utils.findings.statistics import normal_interval
 def aligned(results, part="test"):
     """Bring the predictions of several trainings into one order of images.
 
-    Parameters
-    ----------
-    results : list of ModelResult
-    part : str
-        As in `ModelResult.select`.
-
-    Returns
-    -------
-    ids : Index of str, length n
-    y_true : ndarray of int, shape (n,)
-    y_proba : list of ndarray of float, shape (n, 7)
-        One for each training.
-
-    Raises
-    ------
-    ResultsError
-        If the trainings did not predict the same images, or disagree about a label.
+    Returns ids (n,), labels (n,) and one array of probabilities (n, 7) for each training; `part` is as in
+    `ModelResult.select`. ResultsError if the trainings did not predict the same images, or disagree about a label.
     """
     tables = [result.predictions[result.mask(part)].set_index("id") for result in results]
     first = tables[0]
@@ -71,11 +56,6 @@ def ensemble(results, part="test"):
 def compare(results, part="test"):
     """McNemar's exact test between each pair of trainings, with Holm's correction over the pairs.
 
-    Parameters
-    ----------
-    results : list of ModelResult
-    part : str
-
     Returns
     -------
     DataFrame
@@ -101,17 +81,8 @@ def compare(results, part="test"):
 
 
 def detectable(n, discordance, power=0.8, alpha=0.05):
-    """Smallest difference in accuracy that a paired test finds with a given power.
+    """Smallest difference in accuracy that a paired test of `n` images finds with a power.
 
-    Parameters
-    ----------
-    n : int
-        Images.
-    discordance : float
-        Share of the images that one of the two classifies correctly and the other does not.
-
-    Returns
-    -------
-    float
+    `discordance` is the share of the images that one of the two classifies correctly and the other does not.
     """
     return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * np.sqrt(discordance / n))

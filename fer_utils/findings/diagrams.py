@@ -94,11 +94,8 @@ def stages(architecture):
     A pooling layer ends its stage. Dense layers, and the flattening or global pooling before them, are the stage
     "classifier"; what precedes the first convolution belongs to the input.
 
-    Returns
-    -------
-    list of dict
-        ``name``, ``part`` (the nested model, or ""), ``shape`` (height, width, channels, before the pooling),
-        ``layers`` (all of them) and ``boxes`` ((kind, layers) of each block and each layer that is drawn).
+    A stage is a dict: ``name``, ``part`` (the nested model, or ""), ``shape`` (height, width, channels, before the
+    pooling), ``layers`` (all of them) and ``boxes`` ((kind, layers) of each block and each layer that is drawn).
     """
     found, closed = [], True
 
@@ -127,7 +124,7 @@ def stages(architecture):
 
 
 def describe_stage(stage):
-    """List what is known of a stage: a row of the table that `draw` returns."""
+    """Row of the table that `draw` returns; ``weight_layers`` are those on the main path."""
     layers = stage["layers"]
     shapes = [layer["output_shape"] for layer in layers if layer["class"] != "ZeroPadding2D"]
     return {
@@ -190,20 +187,8 @@ def draw(architecture):
     """Draw a network's feature maps stage by stage (thesis, Figures 3.5, 3.13, 3.14, 3.16, 3.17 and 3.19).
 
     A box is a block or a layer; its height grows with the side of the feature map (square root), its width with the
-    channels (logarithm). Dense layers are bars.
-
-    Parameters
-    ----------
-    architecture : dict
-        ``architecture.json``.
-
-    Returns
-    -------
-    figure : Figure
-        10 inches wide, at most `COLUMNS` stages in a row.
-    data : DataFrame
-        One row per stage: ``stage``, ``part`` (the nested model), ``blocks`` (what it is made of), ``layers``,
-        ``weight_layers`` (on the main path), ``output_shape``, ``parameters``, ``trainable`` (parameters).
+    channels (logarithm). Dense layers are bars. `architecture` is ``architecture.json``. Returns the figure, 10 inches
+    wide, and a DataFrame with one row per stage (see `describe_stage`).
     """
     network = stages(architecture)
     data = pd.DataFrame([describe_stage(stage) for stage in network])

@@ -61,18 +61,9 @@ def threshold_curves(results, part="test"):
 def threshold(results, part, stated, tolerance):
     """Show how the threshold of 0.5 separates precision from recall (claim F25).
 
-    Parameters
-    ----------
-    results : list of ModelResult
-    part : str
-    stated, tolerance : float
-        The gap between precision and recall in the thesis's curves, at least, and how much less still counts.
-
-    Returns
-    -------
-    Part
-        One row per training: both kinds of precision and recall, and ``undecided``, the share of images with no class
-        above 0.5.
+    `stated` is the gap between precision and recall in the thesis's curves, at least, and `tolerance` how much less
+    still counts. The table has one row per training: both kinds of precision and recall, and ``undecided``, the share
+    of images with no class above 0.5.
     """
     names = ("precision", "recall", "accuracy", "macro_precision", "macro_recall")
     rows = []
@@ -88,9 +79,8 @@ def threshold(results, part, stated, tolerance):
     text = (
         f"{where}, precision is {widest['precision']:.3f} and recall {widest['recall']:.3f} when a class counts as "
         "predicted above a probability of 0.5. When the most probable class counts, both are the accuracy, "
-        f"{widest['accuracy']:.3f}, with all classes pooled (macro: {widest['macro_precision']:.3f} and "
-        f"{widest['macro_recall']:.3f}). No class is above 0.5 for {widest['undecided']:.1%} of the images: such an "
-        "image lowers recall and leaves precision as it is. "
+        f"{widest['accuracy']:.3f}, with all classes pooled. No class is above 0.5 for {widest['undecided']:.1%} of "
+        "the images: such an image lowers recall and leaves precision as it is. "
     )
     wide = table.loc[gap >= stated - tolerance, "label"]
     if len(wide):
@@ -112,18 +102,8 @@ def threshold(results, part, stated, tolerance):
 def dataset_counts(counts, stated, stated_total):
     """Compare the copy's counts with Table 3.1 and the total in the thesis's text (claims D01 to D03).
 
-    Parameters
-    ----------
-    counts : dict of str to dict of str to int
-        Usage, then class, to number of images.
-    stated : dict of str to int
-        Table 3.1, in its own order.
-    stated_total : int
-
-    Returns
-    -------
-    Part
-        One row per class: the three usages, ``here``, ``thesis`` and ``difference`` (here less thesis).
+    `counts` maps usage, then class, to the number of images; `stated` is Table 3.1, in its own order. The table has one
+    row per class: the three usages, ``here``, ``thesis`` and ``difference`` (here less thesis).
     """
     table = pd.DataFrame({usage: counts.get(usage, {}) for usage in USAGES}, index=list(CLASSES))
     table = table.fillna(0).astype(int).rename_axis("class").reset_index()
@@ -141,9 +121,9 @@ def dataset_counts(counts, stated, stated_total):
     without = table.loc[here - table["here"] == stated_total, "class"]
     if len(without):
         text += f"Without {without.iloc[0]} this copy has {stated_total:,} images, the total in the thesis's text. "
-    equal = int((table["difference"] == 0).sum())
     largest = table.loc[table["difference"].abs().idxmax()]
-    if equal < len(CLASSES):
+    if largest["difference"]:
+        equal = int((table["difference"] == 0).sum())
         text += (
             f"Classes with the number of images in the table: {equal} of {len(CLASSES)}. The largest difference is "
             f"{largest['difference']:+,} ({largest['class']}: {largest['here']:,} here, {largest['thesis']:,} stated)."
@@ -159,14 +139,10 @@ def dataset_counts(counts, stated, stated_total):
 def selection(run):
     """Compare what is reported when the epoch is chosen on the images that it is reported on (claim S10).
 
-    Trainings under the thesis's protocol are left out: there PublicTest alone chose nothing.
-
-    Returns
-    -------
-    Part
-        One row per training: the epoch that PublicTest, PrivateTest and both would choose, the accuracy on PrivateTest
-        and on both at the epoch that PublicTest chooses (``_sound``) and at their own best (``_circular``), and
-        ``optimism_``, the difference.
+    Trainings under the thesis's protocol are left out: there PublicTest alone chose nothing. The table has one row per
+    training: the epoch that PublicTest, PrivateTest and both would choose, the accuracy on PrivateTest and on both at
+    the epoch that PublicTest chooses (``_sound``) and at their own best (``_circular``), and ``optimism_``, the
+    difference.
     """
     results = [result for result in run.models if result.record["protocol"] == "sound"]
     if not results:
@@ -194,10 +170,10 @@ def selection(run):
     text = (
         "Choosing the epoch on PrivateTest itself instead of on PublicTest adds "
         f"{100 * table['optimism_private'].mean():.2f} percentage points to the accuracy on PrivateTest on average "
-        f"over {plural(len(table), 'training')}, at most {100 * most['optimism_private']:.2f} ({most['label']}: "
-        f"{most['private_circular']:.3f} instead of {most['private_sound']:.3f}). Choosing on all test images, as "
-        f"the thesis's text reads, adds {100 * table['optimism_both'].mean():.2f} points on average to the accuracy "
-        f"on all of them. {scored_each_epoch(results)}"
+        f"over {plural(len(table), 'training')}, at most {100 * most['optimism_private']:.2f} ({most['label']}). "
+        "Choosing on all test images, as the thesis's text reads, adds "
+        f"{100 * table['optimism_both'].mean():.2f} points on average to the accuracy on all of them. "
+        f"{scored_each_epoch(results)}"
     )
     return Part(text.strip(), table)
 
@@ -212,11 +188,8 @@ def settings(result):
 def protocols(run):
     """Compare whole trainings under the thesis's protocol and under the sound one (claim S10).
 
-    Returns
-    -------
-    Part
-        One row per model and seed trained under both: the accuracies, and ``difference``, what the thesis's protocol
-        reports (all test images) less what the sound one reports (PrivateTest).
+    The table has one row per model and seed trained under both: the accuracies, and ``difference``, what the thesis's
+    protocol reports (all test images) less what the sound one reports (PrivateTest).
     """
     trained = {}
     for result in run.models:
@@ -262,19 +235,9 @@ def tell_apart(row):
 def pairs(run, wanted, part="test", pretrained=False):
     """Compare pairs of models on the same images, the first seed of each (claims S08 and S09).
 
-    Parameters
-    ----------
-    run : Run
-    wanted : sequence of (str, str)
-        Models, such as `PRETRAINED_PAIRS` or `MOBILENETS`.
-    part : str
-    pretrained : bool
-        Whether a pair counts only if its first training really started from ImageNet weights.
-
-    Returns
-    -------
-    Part
-        One row per pair, as from `comparisons.compare`, with accuracy and macro F1 of both.
+    `wanted` are pairs of models such as `PRETRAINED_PAIRS`. With `pretrained` a pair counts only if its first training
+    started from ImageNet weights. The table has one row per pair, as from `comparisons.compare`, with accuracy and
+    macro F1 of both.
     """
     first = {result.model: result for result in run.first_seeds}
     tables, sentences, missing, commands = [], [], [], []
@@ -284,9 +247,9 @@ def pairs(run, wanted, part="test", pretrained=False):
             weights = sides[0].record["weights"]
             reason = f": {weights['reason']}" if weights.get("reason") else ""
             sentences.append(
-                f"{sides[0].label} did not start from ImageNet weights in this run (requested: "
-                f"{weights['requested']}, used: {weights['used']}{reason}), so it shows nothing about pretraining. "
-                f"To train it again, with access to Keras's weights, delete {names[0]} in the run folder first."
+                f"{sides[0].label} did not start from ImageNet weights in this run (requested: {weights['requested']}, "
+                f"used: {weights['used']}{reason}), so it shows nothing about pretraining. To train it again, with "
+                f"access to Keras's weights, delete {names[0]} in the run folder first."
             )
             commands.append(command(run, [names[1]], weights=None))
         elif not all(sides):

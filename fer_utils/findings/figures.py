@@ -1,4 +1,4 @@
-"""The one look of every figure and table, and the one way in which they are saved and shown.
+"""The one look of every figure, and the one way in which it is saved and shown.
 
 A model and an emotion keep their colour everywhere. Colours come from seaborn's "colorblind" palette (after Okabe and
 Ito), its yellow, pink and a second blue darkened or moved until they contrast with white; line style, marker and hatch
@@ -39,19 +39,17 @@ STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 11,
-    "axes.labelsize": 10,
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
     "legend.fontsize": 9,
+    "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
-    "lines.linewidth": 1.6,
     "lines.markersize": 4,
-    "legend.frameon": False,
     "hatch.linewidth": 0.6,
 }
 # Without these, matplotlib puts random ids and the time of drawing into the SVG.
@@ -60,7 +58,7 @@ REPRODUCIBLE = {"svg.hashsalt": "fer_utils", "svg.fonttype": "path", "path.simpl
 
 @dataclass(frozen=True)
 class Style:
-    """How one model or one emotion is drawn, wherever it is drawn; attributes as matplotlib takes them."""
+    """How one model or one emotion is drawn; `line` are keyword arguments for ``Axes.plot``, `bar` for ``Axes.bar``."""
 
     color: str
     linestyle: str | tuple
@@ -68,13 +66,11 @@ class Style:
     hatch: str
 
     @property
-    def line(self):
-        """Keyword arguments for ``Axes.plot``, without the marker."""
+    def line(self):  # noqa: D102
         return {"color": self.color, "linestyle": self.linestyle}
 
     @property
-    def bar(self):
-        """Keyword arguments for ``Axes.bar``."""
+    def bar(self):  # noqa: D102
         return {"facecolor": self.color, "hatch": self.hatch, "edgecolor": "white"}
 
 
@@ -158,34 +154,20 @@ def caption_html(kind, number, title, caption):
 
 
 def publish(figure, data, *, number, slug, title, caption, alt, folder):
-    """Save a figure as SVG and PNG, and its data as CSV, and return what a notebook shows of it.
+    """Save a figure as SVG and PNG, and its data as CSV, and return what a notebook shows of it, a `Displayable`.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        Closed afterwards.
     data : DataFrame or None
         What is drawn, in tidy form; None writes no CSV (for pictures such as Fig. 3.1).
-    number : str
-        The thesis's number, ``"5.1"``; figures that the thesis lacks are ``"E1"`` and so on.
-    slug : str
-        A word or two for the file name: ``fig-5.1-accuracy.svg``.
-    title, caption : str
-        Without a full stop after the title; plain text, escaped here.
-    alt : str
-        What a reader who cannot see the figure is told.
+    number, slug : str
+        The thesis's number (``"5.1"``; ``"E1"`` for figures that the thesis lacks), and a word or two for the file
+        name: ``fig-5.1-accuracy.svg``.
+    title, caption, alt : str
+        Plain text, escaped here; `alt` is what a reader who cannot see the figure is told (ValueError if empty).
     folder : path
         Where the files go.
-
-    Returns
-    -------
-    Displayable
-        A ``<figure>`` with the image inside it (the SVG, or the PNG where the SVG is above `LARGEST_SVG`).
-
-    Raises
-    ------
-    ValueError
-        If `alt` is empty.
     """
     if not alt.strip():
         raise ValueError(f"figure {number}: a text alternative is needed, got an empty one")
@@ -211,74 +193,7 @@ def to_csv(table):
     return table.to_csv(index=named, float_format="%.7g", lineterminator="\n").encode()
 
 
-def table_html(table, *, formats=None, caption="", id=""):
-    """Write a table as HTML, headers with their scope, everything escaped but the caption.
-
-    Parameters
-    ----------
-    table : DataFrame
-        A named index gives the row headers; else the first column does.
-    formats : dict of str to (str or callable), optional
-        Per column, a format such as ``".3f"`` or a function from value to text. Floats have three decimals otherwise;
-        a missing value is a dash.
-    caption : str
-        HTML.
-    id : str
-        The table's ``id``.
-    """
-    if any(name is not None for name in table.index.names):
-        table = table.reset_index()
-    formats = {
-        name: form if callable(form) else f"{{:{form}}}" for name, form in (formats or {}).items() if name in table
-    }
-    styler = table.style.format(formats, precision=3, na_rep="–", escape="html").format_index(escape="html", axis=1)
-    markup = styler.hide(axis="index").set_caption(caption).to_html(exclude_styles=True)
-    markup = re.sub(r">\s*\n\s*<", "><", markup).replace("<td >", "<td>").replace("<th >", '<th scope="col">')
-    markup = re.sub(r"<tr><td>(.*?)</td>", r'<tr><th scope="row">\1</th>', markup, flags=re.DOTALL)
-    markup = markup.replace("<table>", f'<table id="{html.escape(id)}">' if id else "<table>", 1)
-    return f'<div class="fer-table" style="overflow-x:auto">{markup}</div>'
-
-
-def publish_table(table, *, number, slug, title, caption, folder, formats=None, data=None):
-    """Save a table as CSV, unrounded, and return what a notebook shows of it, a ``Displayable``.
-
-    Parameters
-    ----------
-    table, formats
-        As in `table_html`.
-    data : DataFrame, optional
-        What the CSV holds, where the table shows texts such as intervals; the table itself otherwise.
-    number, slug, title, caption, folder
-        As in `publish`; the file is ``table-5.1-slug.csv``.
-    """
-    save(folder, f"table-{number}-{slug}.csv", to_csv(table if data is None else data))
-    head = caption_html("Table", number, title, caption)
-    markup = table_html(table, formats=formats, caption=head, id=identifier("table", number))
-    return Displayable(markup, f"Table {number}. {title}. {caption}\n{table.to_string()}")
-
-
-def paragraph(text):
-    """Show a computed sentence as a paragraph."""
-    return Displayable(f"<p>{html.escape(text)}</p>", text)
-
-
-def command_lines(commands):
-    """Show commands to type, one per line."""
-    style = 'class="fer-command" style="white-space:pre-wrap"'
-    return Displayable(f"<pre {style}><code>{html.escape(commands)}</code></pre>", commands)
-
-
 def folded(summary, text):
     """Show preformatted text that opens on a click on its summary."""
     body = f'<pre tabindex="0" style="overflow-x:auto">{html.escape(text)}</pre>'
     return Displayable(f"<details><summary>{html.escape(summary)}</summary>{body}</details>", f"{summary}\n{text}")
-
-
-def notice(title, text, points=()):
-    """Show what a reader must know first, framed: a title, a sentence, and points below it."""
-    items = "".join(f"<li>{html.escape(point)}</li>" for point in points)
-    markup = (
-        '<div class="fer-notice" role="note" style="border:2px solid #d55e00;padding:.5em 1em;margin:1em 0">'
-        f"<p><strong>{html.escape(title)}.</strong> {html.escape(text)}</p>{f'<ul>{items}</ul>' if items else ''}</div>"
-    )
-    return Displayable(markup, "\n".join([f"{title}. {text}", *(f"- {point}" for point in points)]))

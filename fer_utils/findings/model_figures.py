@@ -45,7 +45,7 @@ def figure_number(model, place):
     return THESIS_FIGURES[model][place] if model in THESIS_FIGURES else f"{model}.{place + 1}"
 
 
-def show_network(architecture, *, model, label, folder, number=None):
+def show_network(architecture, *, model, label, folder):
     """Draw, save and show a network by its stages (thesis, Figures 3.5, 3.13, 3.14, 3.16, 3.17 and 3.19).
 
     Parameters
@@ -56,8 +56,6 @@ def show_network(architecture, *, model, label, folder, number=None):
         The model's name in ``config.yaml``, and the name that people read.
     folder : path
         Where SVG, PNG and CSV go.
-    number : str, optional
-        Of the figure; `figure_number` by default.
 
     Returns
     -------
@@ -70,7 +68,7 @@ def show_network(architecture, *, model, label, folder, number=None):
     return publish(
         figure,
         data,
-        number=number or figure_number(model, 0),
+        number=figure_number(model, 0),
         slug=f"network-{model}",
         title=f"{label}: the network by its stages",
         caption=f"{size['total']:,} parameters, {size['trainable']:,} of them trained; {layers} convolutions and dense "
@@ -81,7 +79,7 @@ def show_network(architecture, *, model, label, folder, number=None):
     )
 
 
-def show_output(history, summary, *, model, label, folder, number=None):
+def show_output(history, summary, *, model, label, folder):
     """Draw, save and show a model's learning curves, with Keras's summary folded below (thesis, Figs. 3.12 to 3.20).
 
     Parameters
@@ -91,12 +89,8 @@ def show_output(history, summary, *, model, label, folder, number=None):
         images (``test_``).
     summary : str
         From `fer_utils.training.architecture.summary_text`.
-    model, label, folder, number
+    model, label, folder
         As in `show_network`.
-
-    Returns
-    -------
-    Displayable
     """
     metrics = list(METRIC_NAMES)[:6]
     data = tidy_curves(history, metrics)
@@ -108,13 +102,11 @@ def show_output(history, summary, *, model, label, folder, number=None):
             ax.set_ylim(0, None if metric == "loss" else 1)
         curve_legend(figure, data)
     last = data[data["epoch"] == data["epoch"].max()].pivot(index="metric", columns="part", values="value")
-    ends = ", ".join(
-        f"{name} {last.at[name, 'training']:.3f} and {last.at[name, 'validation']:.3f}" for name in metrics
-    )
+    ends = ", ".join(f"{m} {last.at[m, 'training']:.3f} and {last.at[m, 'validation']:.3f}" for m in metrics)
     shown = publish(
         figure,
         data,
-        number=number or figure_number(model, 1),
+        number=figure_number(model, 1),
         slug=f"output-{model}",
         title=f"{label}: learning curves",
         caption="The metrics of Table 5.1 after each epoch. For precision, recall and F1 a class counts as predicted "
@@ -131,13 +123,14 @@ def tidy_curves(history, metrics):
     The thesis validates on all test images. Where a training validated on others (the sound protocol), all test images
     are a part of their own.
     """
-    parts = []
-    for metric in metrics:
-        own = (history[f"test_{metric}"] != history[f"val_{metric}"]).any()
-        for part, (prefix, _, _) in PARTS.items():
-            if part != "test" or own:
-                parts.append(history[["epoch"]].assign(metric=metric, part=part, value=history[prefix + metric]))
-    return pd.concat(parts, ignore_index=True)
+    kept = [
+        (metric, part, prefix)
+        for metric in metrics
+        for part, (prefix, _, _) in PARTS.items()
+        if part != "test" or (history[f"test_{metric}"] != history[f"val_{metric}"]).any()
+    ]
+    tables = [history[["epoch"]].assign(metric=m, part=part, value=history[prefix + m]) for m, part, prefix in kept]
+    return pd.concat(tables, ignore_index=True)
 
 
 def draw_curves(ax, data, model):

@@ -69,20 +69,10 @@ def labels_of(table):
 
 
 def curves(results, metrics):
-    """Draw metrics over the epochs (thesis, Figs. 5.2, 5.3, 5.5 to 5.7).
+    """Draw metrics over the epochs (thesis, Figs. 5.2, 5.3, 5.5 to 5.7), one block of panels for each metric.
 
-    Parameters
-    ----------
-    results : list of ModelResult
-        Seeds of a model share its panel: the first is drawn thick, the others thin.
-    metrics : sequence of str
-        Keys of `METRIC_NAMES`, one block of panels each. Panels of a block share their axes.
-
-    Returns
-    -------
-    figure : Figure
-    data : DataFrame
-        ``model``, ``label``, ``seed``, ``epoch``, ``metric``, ``part``, ``value``.
+    Seeds of a model share its panel: the first is drawn thick, the others thin. `metrics` are keys of `METRIC_NAMES`.
+    The data are ``model``, ``label``, ``seed``, ``epoch``, ``metric``, ``part`` and ``value``.
     """
     data = stack(results, lambda result: tidy_curves(result.history, metrics))
     labels = labels_of(data)
@@ -117,18 +107,11 @@ def accuracy_bars(table, references=None, others=None):
     Parameters
     ----------
     table : DataFrame
-        Rows of `statistics.headline` with metric ``accuracy``: ``model``, ``label``, ``part``, ``value``, ``low``,
-        ``high``. Several parts give bars side by side.
+        Rows of `statistics.headline` with metric ``accuracy``. Several parts give bars side by side.
     references : dict of str to float, optional
         Model to the accuracy that the thesis states for it; marked with a line.
     others : DataFrame, optional
         ``model``, ``part``, ``value`` of further seeds, drawn as circles.
-
-    Returns
-    -------
-    figure : Figure
-    data : DataFrame
-        The table, with a column ``thesis``.
     """
     labels, parts = labels_of(table), list(dict.fromkeys(table["part"]))
     references = {model: value for model, value in (references or {}).items() if model in labels}
@@ -157,14 +140,9 @@ def accuracy_bars(table, references=None, others=None):
 
 
 def class_scores(table, metric="f1"):
-    """Draw one score of each class and model with its interval.
+    """Draw one score (``f1``, ``precision``, ``recall`` or ``auc``) of each class and model with its interval.
 
-    Parameters
-    ----------
-    table : DataFrame
-        ``model``, ``label`` and the columns of `statistics.class_intervals`.
-    metric : {"f1", "precision", "recall", "auc"}
-        The rows that are drawn, and returned.
+    `table` holds ``model``, ``label`` and the columns of `statistics.class_intervals`; the data are its rows drawn.
     """
     rows = table[table["metric"] == metric]
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
@@ -185,37 +163,25 @@ def thinned(x, y, most=80):
     return x[keep], y[keep]
 
 
-def roc_curves(results, part=None):
+def roc_curves(results, part):
     """Draw one-vs-rest ROC curves of each class with the AUC of each (thesis, Fig. 5.4).
 
-    Parameters
-    ----------
-    results : list of ModelResult
-    part : str or None
-        Which images; None takes each training's final part.
-
-    Returns
-    -------
-    figure : Figure
-    data : DataFrame
-        ``model``, ``label``, ``class``, ``auc``, ``false_positive_rate``, ``true_positive_rate``: the points drawn. A
-        class without images, or without others, has none.
+    The data are ``model``, ``label``, ``class``, ``auc``, ``false_positive_rate`` and ``true_positive_rate``: the
+    points drawn. A class without images, or without others, has none.
     """
-    columns, names = 2 if len(results) < 5 else 3, ("False positive rate", "True positive rate")
-    figure, (axes,) = panels([result.label for result in results], *names, columns=columns, height=3.9)
+    columns, axis_names = 2 if len(results) < 5 else 3, ("False positive rate", "True positive rate")
+    figure, (axes,) = panels([result.label for result in results], *axis_names, columns=columns, height=3.9)
     tables = [pd.DataFrame(columns=["model", "label", "class", "auc", "false_positive_rate", "true_positive_rate"])]
     for ax, result in zip(axes, results, strict=True):
-        y_true, y_proba = result.select(part or result.final_part)
+        y_true, y_proba = result.select(part)
         ax.axline((0, 0), (1, 1), color="#999999", linewidth=0.8)
         for k, name in enumerate(CLASSES):
             if 0 < (y_true == k).sum() < len(y_true):
                 x, y, _ = roc_curve(y_true == k, y_proba[:, k])
                 area, (x, y) = auc(x, y), thinned(x, y)
                 ax.plot(x, y, linewidth=1.3, label=f"{name} {area:.2f}", **class_style(name).line)
-                table = pd.DataFrame({"false_positive_rate": x, "true_positive_rate": y})
-                tables.append(
-                    table.assign(**{"model": result.model, "label": result.label, "class": name, "auc": area})
-                )
+                names = {"model": result.model, "label": result.label, "class": name, "auc": area}
+                tables.append(pd.DataFrame(names | {"false_positive_rate": x, "true_positive_rate": y}))
         ax.set(aspect="equal")
         ax.legend(loc="lower right", title="class, AUC", fontsize=8, title_fontsize=8, handlelength=2.6)
     return figure, pd.concat(tables[1:] or tables, ignore_index=True)[tables[0].columns]
@@ -224,20 +190,8 @@ def roc_curves(results, part=None):
 def confusion_matrices(result, part="test", per_class=140):
     """Draw the confusion matrix on a balanced sample and on all images, in percent of each true class (Fig. 5.8).
 
-    Parameters
-    ----------
-    result : ModelResult
-    part : str
-        Which images.
-    per_class : int
-        Images per class in the balanced sample; a class with fewer gives all it has. The claims are judged on the same
-        sample.
-
-    Returns
-    -------
-    figure : Figure
-    data : DataFrame
-        ``sample`` ("balanced" or "all") and the columns of `statistics.confusion`.
+    A class with fewer than `per_class` images gives all it has to the balanced sample. The data are ``sample``
+    ("balanced" or "all") and the columns of `statistics.confusion`.
     """
     y_true, y_proba = result.select(part)
     picked = statistics.balanced_sample(y_true, per_class)
@@ -260,15 +214,15 @@ def confusion_matrices(result, part="test", per_class=140):
     return figure, pd.concat(tables, ignore_index=True)[["sample", "true", "predicted", "n", "percent"]]
 
 
-def reliability_diagram(results, part=None, bins=15):
+def reliability_diagram(results, bins=15):
     """Draw accuracy against confidence in `bins` bins, with the expected calibration error (ECE).
 
-    `part` says which images; None takes each training's final part. The data are ``model``, ``label``, ``ece`` and the
+    Images are those of each training's final part. The data are ``model``, ``label``, ``ece`` and the
     columns of `statistics.reliability`.
     """
 
     def compute(result):
-        table = statistics.reliability(*result.select(part or result.final_part), bins=bins)
+        table = statistics.reliability(*result.select(result.final_part), bins=bins)
         return table.assign(ece=statistics.calibration_error(table))
 
     data = stack(results, compute)

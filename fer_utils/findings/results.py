@@ -54,11 +54,9 @@ class Training:
 
     Attributes
     ----------
-    model : str
-        The entry's name in ``config.yaml``, for example ``"resnet50"``.
+    model, label : str
+        The entry's name in ``config.yaml``, for example ``"resnet50"``, and the name that people read.
     seed : int
-    label : str
-        The name that people read, for example ``"ResNet-50"``.
     folder : Path
         ``<run>/<model>/seed-<n>``, which need not exist.
     record : dict
@@ -81,13 +79,10 @@ class Training:
 
     @property
     def reasons(self):
-        """Why its numbers cannot be compared with the thesis's; empty if they can.
+        """Why its numbers cannot be compared with the thesis's, by kind; empty if they can.
 
-        Returns
-        -------
-        dict of str to str
-            Under ``absent`` (it did not finish), ``data`` (synthetic, or not the known FER2013) and ``shortened``
-            (fewer epochs or images than the thesis).
+        ``absent`` (it did not finish), ``data`` (synthetic, or not the known FER2013) and ``shortened`` (fewer epochs
+        or images than the thesis).
         """
         if not self.finished:
             return {"absent": self.failure.get("error", "not trained yet")}
@@ -193,12 +188,8 @@ class Run:
 
     Attributes
     ----------
-    folder : Path
-        The run folder.
-    plan : dict
-        ``plan.json``; empty if a notebook was run alone.
-    dataset : dict
-        ``dataset/dataset.json``; empty if the dataset notebook was not run.
+    plan, dataset : dict
+        ``plan.json`` and ``dataset/dataset.json``; empty if a notebook was run alone.
     trainings : list of Training
         What was planned, in the plan's order; without a plan what was found, by name and seed. Finished ones are
         ModelResult.
@@ -271,13 +262,7 @@ def read_training(folder, model, seed, label=None, failure=None):
 
 
 def read_model(folder):
-    """Read one finished training, ``<run>/<model>/seed-<n>``.
-
-    Raises
-    ------
-    ResultsError
-        If it did not finish, or one of `MODEL_FILES` is missing.
-    """
+    """Read one finished training, ``<run>/<model>/seed-<n>``; ResultsError if there is none or a file is missing."""
     folder = Path(folder)
     record, _ = read_object(folder / "run.json")
     found = read_training(folder, record.get("model", folder.parent.name), record.get("seed", 0))
@@ -287,17 +272,10 @@ def read_model(folder):
 
 
 def read_run(folder):
-    """Read a run folder, whatever part of it is there. A broken file is a training's failure or a problem, no error.
+    """Read a run folder (``--out``), whatever part of it is there.
 
-    Parameters
-    ----------
-    folder : path
-        The run folder (``--out``).
-
-    Returns
-    -------
-    Run
-        Without trainings where nothing was planned or run yet.
+    A broken file is a training's failure or one of the run's problems, and no error. Returns a `Run`, without trainings
+    where nothing was planned or run yet.
     """
     folder = Path(folder)
     plan, plan_problem = read_object(folder / "plan.json")

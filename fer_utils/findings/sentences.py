@@ -81,14 +81,13 @@ def about_confusion(data, per_class):
 
 
 def about_classes(table):
-    """Say which classes are recognised least and most often, averaged over the models of a table of class scores."""
-    recall = table[table["metric"] == "recall"].dropna(subset="value").groupby("class", sort=False)["value"].mean()
-    if recall.min() == recall.max():
-        return f"Averaged over the models, every class is recognised equally often ({recall.max():.1%} of its images)."
-    least, most = (listed(recall.index[recall == value]) for value in (recall.min(), recall.max()))
+    """Say which classes have the lowest and the highest F1, averaged over the models of a table of class scores."""
+    f1 = table[table["metric"] == "f1"].dropna(subset="value").groupby("class", sort=False)["value"].mean()
+    if f1.min() == f1.max():
+        return f"Averaged over the models, F1 is {f1.max():.3f} in every class."
+    least, most = (listed(f1.index[f1 == value]) for value in (f1.min(), f1.max()))
     return (
-        f"Averaged over the models, the share of images recognised is lowest for {least} ({recall.min():.1%}) and "
-        f"highest for {most} ({recall.max():.1%})."
+        f"Averaged over the models, F1 is lowest for {least} ({f1.min():.3f}) and highest for {most} ({f1.max():.3f})."
     )
 
 
@@ -106,14 +105,13 @@ def about_calibration(data):
 def about_pairs(pairs):
     """Say which pairs of models (from `comparisons.compare`) the test tells apart after Holm's correction."""
     different = pairs["p_holm"] < 0.05
-    sentences = []
-    for verb, rows in (("tells apart", pairs[different]), ("does not tell apart", pairs[~different])):
-        if len(rows):
-            sentences.append(
-                f"At the 5% level, after Holm's correction, the test {verb}: "
-                + "; ".join(f"{row.a} and {row.b}" for row in rows.itertuples())
-                + "."
-            )
+    sentences = [
+        f"At the 5% level, after Holm's correction, the test {verb}: "
+        + "; ".join(f"{row.a} and {row.b}" for row in rows.itertuples())
+        + "."
+        for verb, rows in (("tells apart", pairs[different]), ("does not tell apart", pairs[~different]))
+        if len(rows)
+    ]
     most = pairs["detectable"].max()
     sentences.append(
         f"With {pairs['n'].iloc[0]:,} images it finds a difference of {100 * most:.1f} percentage points or more with "

@@ -44,17 +44,9 @@ def outcome_counts(y_true, y_proba):
 
 
 def counted_metrics(counts):
-    """Compute the metrics of `COUNTED` from counts of outcomes.
+    """Compute the metrics of `COUNTED` from counts of outcomes, shape (..., 7, 7, 2); leading axes are resamples.
 
-    Parameters
-    ----------
-    counts : ndarray of int, shape (..., 7, 7, 2)
-        As from `outcome_counts`; leading axes are resamples.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (...)
-        And under ``class_precision``, ``class_recall``, ``class_f1`` arrays of shape (..., 7).
+    Each has shape (...); ``class_precision``, ``class_recall`` and ``class_f1`` have shape (..., 7).
     """
     sure = counts[..., 1]
     n = counts.sum(axis=(-1, -2, -3))
@@ -89,17 +81,10 @@ def normal_interval(value, variance, bounds=(0.0, 1.0)):
 
 
 def auc_interval(positive, negative):
-    """Area under a ROC curve with the interval of DeLong, DeLong and Clarke-Pearson (1988).
+    """Area under a ROC curve with the interval of DeLong, DeLong and Clarke-Pearson (1988); value, low, high.
 
-    Parameters
-    ----------
-    positive, negative : ndarray of float
-        Scores of the images that belong to the class, and of those that do not.
-
-    Returns
-    -------
-    value, low, high : float
-        NaN where a side has no image; NaN bounds where one has fewer than two.
+    `positive` are the scores of the images that belong to the class. NaN where a side has no image; NaN bounds where
+    one has fewer than two.
     """
     if len(positive) == 0 or len(negative) == 0:
         return np.nan, np.nan, np.nan
@@ -171,11 +156,6 @@ def intervals(y_true, y_proba, n_resamples=RESAMPLES):
 def class_intervals(y_true, y_proba, n_resamples=RESAMPLES):
     """Precision, recall, F1 (of the arg-max class) and one-vs-rest AUC of each class, with intervals.
 
-    Parameters
-    ----------
-    y_true, y_proba, n_resamples
-        As in `intervals`.
-
     Returns
     -------
     DataFrame
@@ -198,52 +178,33 @@ def class_intervals(y_true, y_proba, n_resamples=RESAMPLES):
     return pd.DataFrame(rows, columns=["class", "metric", "value", "low", "high", "support"])
 
 
-def headline(results, part=None, n_resamples=RESAMPLES, compute=intervals):
-    """Scores of several trainings, from the predictions of their best epoch.
+def headline(results, part, n_resamples=RESAMPLES, compute=intervals):
+    """Scores of several trainings on one part of the data, from the predictions of their best epoch.
 
-    Parameters
-    ----------
-    results : list of ModelResult
-    part : str or None
-        ``"private"``, ``"test"`` and so on; None takes each training's final part (`ModelResult.final_part`).
-    n_resamples : int
-    compute : callable
-        `intervals`, or `class_intervals` for the scores of each class.
-
-    Returns
-    -------
-    DataFrame
-        ``model``, ``label``, ``seed``, ``part`` and the columns of `compute`.
+    `compute` is `intervals`, or `class_intervals` for the scores of each class; its columns follow ``model``,
+    ``label``, ``seed`` and ``part``.
     """
     tables = []
     for result in results:
-        where = part or result.final_part
-        names = {"model": result.model, "label": result.label, "seed": result.seed, "part": where}
-        table = compute(*result.select(where), n_resamples=n_resamples)
+        names = {"model": result.model, "label": result.label, "seed": result.seed, "part": part}
+        table = compute(*result.select(part), n_resamples=n_resamples)
         tables.append(table.assign(**names)[[*names, *table.columns]])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def seed_spread(results, part=None, metrics=("accuracy", "macro_f1", "precision", "recall", "f1", "auc")):
+def seed_spread(results, part):
     """Mean and spread of each model over its seeds.
-
-    Parameters
-    ----------
-    results : list of ModelResult
-    part : str or None
-        As in `headline`.
-    metrics : sequence of str
 
     Returns
     -------
     DataFrame
-        ``model``, ``label``, ``metric``, ``seeds``, ``mean``, ``sd`` (of the sample; NaN for one seed),
-        ``min``, ``max``.
+        ``model``, ``label``, ``metric``, ``seeds``, ``mean``, ``sd`` (of the sample; NaN for one seed), ``min`` and
+        ``max``.
     """
     rows = [
-        (result.model, result.label, metric, result.metrics["best"][part or result.final_part][metric])
+        (result.model, result.label, metric, result.metrics["best"][part][metric])
         for result in results
-        for metric in metrics
+        for metric in ("accuracy", "macro_f1", "precision", "recall", "f1", "auc")
     ]
     groups = pd.DataFrame(rows, columns=["model", "label", "metric", "value"]).groupby(
         ["model", "label", "metric"], sort=False
@@ -252,14 +213,7 @@ def seed_spread(results, part=None, metrics=("accuracy", "macro_f1", "precision"
 
 
 def reliability(y_true, y_proba, bins=15):
-    """Confidence against accuracy in bins of equal width (Guo et al. 2017).
-
-    Parameters
-    ----------
-    y_true : ndarray of int, shape (n,)
-    y_proba : ndarray of float, shape (n, 7)
-    bins : int
-        Bins (low, high] over 0..1.
+    """Confidence against accuracy in bins (low, high] of equal width (Guo et al. 2017).
 
     Returns
     -------

@@ -7,9 +7,9 @@ The summary has the sections of the ML Reproducibility Challenge (paperswithcode
 from bs4 import BeautifulSoup
 
 from fer_utils.claims import claims
+from fer_utils.claims.evidence import Evidence
 from fer_utils.claims.marks import collapsed
 from fer_utils.claims.verdicts import GROUPS, SELECTION, SIGNS, tally
-from fer_utils.findings import statistics
 from fer_utils.findings.figures import Displayable
 from fer_utils.report import facts
 from fer_utils.report.markup import render
@@ -82,19 +82,23 @@ def by_verdict(verdicts, name):
 
 
 def rows(run, verdicts):
-    """List one row per model: ``model, accuracy, ours, note`` and ``claims``, what Figure 5.1 says of it first."""
+    """List one row per model: ``model, accuracy, ours, note`` and ``claims``, what Figure 5.1 says of it first.
+
+    Accuracies are those of the claims: the mean over the seeds, with images and seeds resampled together.
+    """
     about = {claim.id: claim.models[0] for claim in claims.load_claims() if claim.models and FIGURE in claim.figures}
     thesis = verdicts.drop_duplicates("id").set_index("id")["thesis"]
-    found = []
+    evidence, found = Evidence(run), []
     for result in run.first_seeds:
-        scores = statistics.counted_intervals(*result.select("test")).set_index("metric")
-        accuracy, low, high = scores.loc["accuracy", ["value", "low", "high"]]
+        seeds = [evidence.scored(other)["accuracy"] for other in run.by_name(result.model)]
+        accuracy = evidence.combine(result.model, seeds)
+        mean = f", mean of {len(seeds)} seeds" if len(seeds) > 1 else ""
         names = [name for name, model in about.items() if model == result.model][:CLAIMS_PER_MODEL]
         found.append(
             {
                 "model": result.label,
-                "accuracy": accuracy,
-                "ours": interval(accuracy, low, high),
+                "accuracy": accuracy.value,
+                "ours": interval(accuracy.value, *accuracy.interval()) + mean,
                 "note": collapsed(result),
                 "claims": [{"id": n, "thesis": thesis[n], "verdicts": by_verdict(verdicts, n)} for n in names],
             }

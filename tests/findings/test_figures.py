@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 
 from fer_utils.constants import CLASSES
-from fer_utils.findings import figures
+from fer_utils.findings import figures, tables
 
 WORDS = {"number": "5.1", "slug": "test", "title": "A & B", "caption": "1 < 2", "alt": 'it says "x" <y>'}
 
@@ -74,7 +74,7 @@ def test_a_figure_needs_a_text_alternative(tmp_path):
 
 def test_table_has_caption_scopes_and_escaped_cells(tmp_path):
     table = pd.DataFrame({"model": ["<b>x</b>", "y"], "score": [0.12345, np.nan], "n": [1000, 2], "<i>": ["<u>", None]})
-    shown = figures.publish_table(
+    shown = tables.publish_table(
         table, number="E1", slug="t", title="T", caption="c", folder=tmp_path, formats={"n": ",d", "absent": ".1f"}
     )
     soup = BeautifulSoup(shown._repr_html_(), "html.parser")
@@ -89,13 +89,13 @@ def test_table_has_caption_scopes_and_escaped_cells(tmp_path):
 def test_table_can_save_other_data_than_it_shows(tmp_path):
     table = pd.DataFrame({"model": ["a"], "score": ["0.1 [0.0, 0.2]"]})
     data = pd.DataFrame({"model": ["a"], "value": [0.1], "low": [0.0]})
-    figures.publish_table(table, data=data, number="1", slug="t", title="T", caption="c", folder=tmp_path)
+    tables.publish_table(table, data=data, number="1", slug="t", title="T", caption="c", folder=tmp_path)
     assert list(pd.read_csv(tmp_path / "table-1-t.csv").columns) == ["model", "value", "low"]
 
 
 def test_named_index_becomes_row_headers():
     table = pd.DataFrame({"score": [0.5]}, index=pd.Index(["a"], name="model"))
-    soup = BeautifulSoup(figures.table_html(table), "html.parser")
+    soup = BeautifulSoup(tables.table_html(table), "html.parser")
     assert [th.get_text() for th in soup.find_all("th")] == ["model", "score", "a"]
 
 
@@ -128,9 +128,6 @@ def test_an_unknown_model_keeps_its_style():
 
 
 def test_words_are_escaped():
-    assert "<script>" not in figures.paragraph("<script>")._repr_html_()
-    assert "<script>" not in figures.command_lines("<script>")._repr_html_()
+    assert "<script>" not in tables.paragraph("<script>")._repr_html_()
+    assert "<script>" not in tables.command_lines("<script>")._repr_html_()
     assert "<script>" not in figures.folded("<script>", "<script>")._repr_html_()
-    shown = figures.notice("<b>", "<i>", ["<u>"])
-    assert not re.search(r"<b>|<i>|<u>", shown._repr_html_())
-    assert str(shown) == "<b>. <i>\n- <u>"

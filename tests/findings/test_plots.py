@@ -104,7 +104,7 @@ def test_roc_areas_are_sklearns_and_the_curves_are_whole(run):
 
 
 def test_roc_leaves_out_a_class_without_images(smoke):
-    _, data = plots.roc_curves([smoke])
+    _, data = plots.roc_curves([smoke], "test")
     assert set(data["class"]) == set(CLASSES) - {"disgust"}
 
 
@@ -152,7 +152,7 @@ def test_threshold_curves_and_dots_draw_all_models(run):
     table = pd.DataFrame({"threshold": [0, 1], "precision": [0, 1], "recall": [1, 0], "accuracy": [0.5, 0.5]})
     table = pd.concat(table.assign(model=model, label=model) for model in MODELS)
     assert len(plots.threshold_curves(table)[0].axes) == len(MODELS)
-    table = statistics.headline(run.first_seeds, n_resamples=20).query("metric == 'accuracy'")
+    table = statistics.headline(run.first_seeds, "private", n_resamples=20).query("metric == 'accuracy'")
     (ax,) = plots.interval_dots(table.assign(subset="all"), rows="subset")[0].axes
     assert [line.get_xdata()[0] for line in ax.get_lines()] == list(table["value"])
 

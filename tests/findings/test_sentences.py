@@ -81,12 +81,15 @@ def test_confusion_without_errors_and_with_ties():
 @pytest.mark.parametrize(
     ("recalls", "text"),
     [
-        ({"happy": 0.9, "fear": 0.4, "sad": 0.4}, "is lowest for fear and sad (40.0%) and highest for happy (90.0%)."),
-        ({"happy": 0.5, "fear": 0.5}, "every class is recognised equally often (50.0% of its images)."),
+        (
+            {"happy": 0.9, "fear": 0.4, "sad": 0.4},
+            "F1 is lowest for fear and sad (0.400) and highest for happy (0.900).",
+        ),
+        ({"happy": 0.5, "fear": 0.5}, "F1 is 0.500 in every class."),
     ],
 )
 def test_classes_with_ties(recalls, text):
-    table = pd.DataFrame({"class": list(recalls), "metric": "recall", "value": list(recalls.values())})
+    table = pd.DataFrame({"class": list(recalls), "metric": "f1", "value": list(recalls.values())})
     assert sentences.about_classes(table).endswith(text)
 
 

@@ -168,12 +168,11 @@ def test_seed_spread_by_hand(tmp_path):
 
 
 def test_one_seed_has_no_spread(run):
-    assert statistics.seed_spread(run.models)["sd"].isna().all()
+    assert statistics.seed_spread(run.models, "test")["sd"].isna().all()
 
 
-def test_headline_takes_the_final_part(run):
-    found = statistics.headline(run.models)
-    assert set(found["part"]) == {"private"}
+def test_headline_scores_each_training(run):
+    found = statistics.headline(run.models, "private")
     row = found[(found["model"] == "vgg16") & (found["metric"] == "macro_f1")].iloc[0]
     assert row["value"] == pytest.approx(run.by_name("vgg16")[0].metrics["best"]["private"]["macro_f1"])
 

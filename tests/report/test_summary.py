@@ -8,6 +8,7 @@ import planted
 import pytest
 from bs4 import BeautifulSoup
 from sklearn.metrics import accuracy_score
+from thesis_run import plant, with_accuracy
 
 from fer_utils.claims import claims
 from fer_utils.findings.results import read_run
@@ -56,6 +57,17 @@ def test_the_answer_is_the_verdict_on_the_central_claim(page, verdicts):
         assert row.statement in answer and f"{row.verdict} ({row.reading})" in answer
     # The planted models grow in skill in this order.
     assert "the highest is MobileNet-V3 with 0." in answer
+
+
+def test_the_highest_is_that_of_the_mean_over_the_seeds(tmp_path):
+    """First seeds 0.68 and 0.66; means 0.64 and 0.66, as claim F01 has them."""
+    run = plant(tmp_path, models=("resnet50", "vgg16"), seeds=(0, 1))
+    for result, percent in zip(run.models, (68, 60, 66, 66), strict=True):
+        vars(result)["predictions"] = with_accuracy(percent)
+    verdicts = claims.judge(run, resamples=100)
+    answer = text_of(show(run, verdicts).select_one(".fer-answer"))
+    assert "the highest is VGG-16 with 0.660 [" in answer and "mean of 2 seeds" in answer
+    assert "VGG-16 0.660, ResNet-50 0.640" in verdicts.set_index("id").loc["F01", "ours"].iloc[0]
 
 
 def test_the_chips_are_the_tally(page, verdicts):
