@@ -20,20 +20,16 @@ def aligned(results, part="test"):
     `ModelResult.select`. ResultsError if the trainings did not predict the same images, or disagree about a label.
     """
     tables = [result.predictions[result.mask(part)].set_index("id") for result in results]
-    first = tables[0]
+    first, name = tables[0], results[0].label
     for result, table in zip(results, tables, strict=True):
         if len(table) != len(first) or not table.index.isin(first.index).all():
             raise ResultsError(
-                f"{result.label} predicted {len(table)} images of the part {part!r}, {results[0].label} "
-                f"{len(first)}, and they are not the same ones. Run both on the same data and settings."
+                f"{result.label} predicted {len(table)} images of the part {part!r}, {name} {len(first)}, and they are "
+                "not the same ones. Run both on the same data and settings."
             )
+        if (table["label"].reindex(first.index) != first["label"]).any():
+            raise ResultsError(f"{result.label} has other labels than {name} for the same images: use the same data.")
     tables = [table.loc[first.index] for table in tables]
-    for result, table in zip(results, tables, strict=True):
-        if not (table["label"].to_numpy() == first["label"].to_numpy()).all():
-            raise ResultsError(
-                f"{result.label} has other labels than {results[0].label} for the same images. "
-                "Run both on the same data."
-            )
     y_true = first["label"].to_numpy(dtype=np.int64)
     return first.index, y_true, [table[list(PROBABILITY_COLUMNS)].to_numpy() for table in tables]
 

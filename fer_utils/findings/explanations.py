@@ -22,8 +22,8 @@ PRETRAINED_PAIRS = (("resnet50", "resnet50_scratch"), ("mobilenet_v3", "mobilene
 #: The two networks that the thesis calls its fourth model (claim S09).
 MOBILENETS = (("mobilenet_v1", "mobilenet_v3"),)
 
-#: One network, trained under the sound protocol and under the thesis's (claim S10).
-BOTH_PROTOCOLS = ("resnet50", "resnet50_thesis_protocol")
+#: How the entries of ``config.yaml`` end that train a model under the thesis's protocol (claim S10).
+SUFFIX = "_thesis_protocol"
 
 
 @dataclass(frozen=True)
@@ -178,11 +178,10 @@ def selection(run):
     return Part(text.strip(), table)
 
 
-def settings(result):
-    """Return what a training was set to, apart from its protocol, its name and where it ran, as hashable pairs."""
-    other = {"model", "label", "out", "profile", "protocol", "data", "threads", "deterministic"}
-    chosen = {name: value for name, value in result.record["parameters"].items() if name not in other}
-    return result.record.get("notebook"), result.seed, tuple(sorted((k, str(v)) for k, v in chosen.items()))
+def differ_in_nothing_else(sound, thesis):
+    """Whether two trainings have equal settings apart from protocol, names, and where they ran."""
+    other = dict.fromkeys(("model", "label", "out", "profile", "protocol", "data", "threads", "deterministic"))
+    return sound.record["parameters"] | other == thesis.record["parameters"] | other
 
 
 def protocols(run):
@@ -191,21 +190,20 @@ def protocols(run):
     The table has one row per model and seed trained under both: the accuracies, and ``difference``, what the thesis's
     protocol reports (all test images) less what the sound one reports (PrivateTest).
     """
-    trained = {}
-    for result in run.models:
-        trained.setdefault(settings(result), {}).setdefault(result.record["protocol"], result)
     rows = []
-    for pair in trained.values():
-        if {"sound", "thesis"} <= set(pair):
-            row = {"label": pair["sound"].label, "seed": pair["sound"].seed}
-            for name in ("sound", "thesis"):
-                best = pair[name].metrics["best"]
-                row |= {f"{name}_{part}": best[part]["accuracy"] for part in ("private", "test")}
-            rows.append(row | {"difference": row["thesis_test"] - row["sound_private"]})
+    for thesis in run.models:
+        for sound in run.by_name(thesis.model.removesuffix(SUFFIX)):
+            kinds = [result.record["protocol"] for result in (sound, thesis)]
+            if sound.seed == thesis.seed and kinds == ["sound", "thesis"] and differ_in_nothing_else(sound, thesis):
+                row = {"label": sound.label, "seed": sound.seed}
+                for name, result in (("sound", sound), ("thesis", thesis)):
+                    best = result.metrics["best"]
+                    row |= {f"{name}_{part}": best[part]["accuracy"] for part in ("private", "test")}
+                rows.append(row | {"difference": row["thesis_test"] - row["sound_private"]})
     if not rows:
         have = listed(sorted({result.record["protocol"] for result in run.models}))
         text = f"No model of this run was trained under both protocols (all trainings: {have})."
-        return Part(text, command=command(run, BOTH_PROTOCOLS))
+        return Part(text, command=command(run, ("resnet50", f"resnet50{SUFFIX}")))
     table = pd.DataFrame(rows)
     most = table.loc[table["difference"].abs().idxmax()]
     text = (

@@ -27,7 +27,6 @@ PART_NAMES = {
     "public": "PublicTest",
     "private": "PrivateTest",
     "test": "PublicTest and PrivateTest",
-    "validation": "validation images",
 }
 
 

@@ -153,9 +153,8 @@ class ModelResult(Training):
 
         Parameters
         ----------
-        part : {"train", "public", "private", "test", "validation"}
-            ``test`` is public and private together, the thesis's 7,178 images; ``validation`` depends on the
-            run's protocol.
+        part : {"train", "public", "private", "test"}
+            ``test`` is public and private together, the thesis's 7,178 images.
 
         Returns
         -------
@@ -167,8 +166,6 @@ class ModelResult(Training):
 
     def mask(self, part):
         """Boolean rows of ``predictions`` that belong to a part (see `select`)."""
-        if part == "validation":
-            part = "public" if self.record["protocol"] == "sound" else "test"
         return self.predictions["usage"].isin(PARTS[part]).to_numpy()
 
     @property

@@ -51,16 +51,16 @@ def test_specifications_agree_with_scikit_learn(run, epoch, duplicates):
     table = specification.specifications(run)
     table = table[(table["epoch"] == epoch) & (table["images"] == "private") & (table["duplicates"] == duplicates)]
     found = table.set_index(["claim", "quantity", "counting", "sample"])["value"]
-    sure = y_proba.max(axis=1) > 0.5
-    right = y_pred == y_true.to_numpy()
-    assert found["F02", "accuracy", "arg-max, pooled", "whole"] == pytest.approx(right.mean())
-    assert found["F27", "precision", "above 0.5, pooled", "whole"] == pytest.approx(right[sure].mean())
-    assert found["F27", "recall", "above 0.5, pooled", "balanced"] == pytest.approx(
-        np.average(right & sure, weights=weights)
-    )
-    assert found["F27", "f1", "arg-max, macro", "balanced"] == pytest.approx(
-        sk.f1_score(y_true, y_pred, average="macro", sample_weight=weights)
-    )
+    sure, right = y_proba.max(axis=1) > 0.5, y_pred == y_true.to_numpy()
+    for key, expected in {
+        ("F02", "accuracy", "arg-max, pooled", "whole"): right.mean(),
+        ("F27", "precision", "above 0.5, pooled", "whole"): right[sure].mean(),
+        ("F27", "recall", "above 0.5, pooled", "balanced"): np.average(right & sure, weights=weights),
+        ("F27", "f1", "arg-max, macro", "balanced"): sk.f1_score(
+            y_true, y_pred, average="macro", sample_weight=weights
+        ),
+    }.items():
+        assert found[key] == pytest.approx(expected), key
 
 
 def test_the_share_within_the_tolerance(run):
@@ -183,14 +183,20 @@ def test_data_and_leakage_are_told_as_they_are(read, verdicts):
 
 
 def test_runtime_machine_and_networks_come_from_the_files(read, verdicts):
+    for result in read.models[:1]:
+        vars(result)["architecture"] = {}
     items = answers(read, verdicts)
-    assert "ResNet-50 58 min" in find(items, "The average runtime").evidence  # 3,500 s
-    assert "CPU planted, 2 threads" in find(items, "A description of the computing").evidence
-    assert "learning_rate 0.001" in find(items, "The range of hyperparameters").evidence
-    assert find(items, "A clear description of the algorithm").answer == "no"  # architecture.json is empty
+    assert find(items, "A clear description of the algorithm").answer == "no"
     for result in read.models:
         vars(result)["architecture"] = {"parameters": {"total": 1234567}, "layers": []}
-    assert "VGG-16 1,234,567 parameters" in find(answers(read, verdicts), "5a").evidence
+    items = answers(read, verdicts)
+    for start, words in (
+        ("The average runtime", "ResNet-50 58 min"),  # 3,500 s
+        ("A description of the computing", "CPU planted, 2 threads"),
+        ("The range of hyperparameters", "learning_rate 0.001"),
+        ("5a", "VGG-16 1,234,567 parameters"),
+    ):
+        assert words in find(items, start).evidence
 
 
 def test_the_checklists_are_shown_as_escaped_tables_with_their_count(read, verdicts):
