@@ -119,10 +119,6 @@ class Evidence:
             raise Untestable(models=[model])
         return found
 
-    def built(self, model):
-        """The first of `every`."""
-        return self.every(model)[0]
-
     def obstacles(self, result):
         """Why a training's figures cannot be held against the thesis's, by kind; empty if they can."""
         found, other = dict(result.reasons), settings_that_differ(result)

@@ -9,11 +9,10 @@ from fer_utils.findings.results import read_object
 
 
 class Network:
-    """``architecture.json`` of a model's training: its `layers` in order, those that the notebook added (`own`), and
-    the largest nested network (`base`, or None)."""  # noqa: D205, D209
+    """What a training built: its `layers`, those that the notebook added (`own`), and the nested `base`, or None."""
 
     def __init__(self, e, model):
-        self.described = e.built(model).architecture
+        self.described = e.every(model)[0].architecture
         if not self.described.get("layers"):
             raise Untestable(f"{e.label(model)} left no architecture.json")
         self.layers = flat_layers(self.described)

@@ -34,10 +34,9 @@ def table_5_1(e, c):
         off, shorter = [], []
         for result in results:
             used = result.record["parameters"]
-            found = {name: used.get(name) for name, v in c.parameters.items() if plain(used.get(name)) != plain(v)}
-            other = [f"{name} {value}" for name, value in found.items()]
+            other = [f"{n} {used.get(n)}" for n, value in c.parameters.items() if plain(used.get(n)) != plain(value)]
             other += [f"no {name}" for name in c.metrics if name not in result.history]
-            fewer = "shortened" in result.reasons and other == [f"epochs {found.get('epochs')}"]
+            fewer = "shortened" in result.reasons and other == [f"epochs {used.get('epochs')}"]
             (shorter if fewer else off).extend(f"{result.label} (seed {result.seed}): {text}" for text in other)
         if off or not shorter:
             return fact(not off, "; ".join(off) or "as stated")
@@ -72,48 +71,38 @@ def has_layers(network, wanted):
 
 def starts_from(e, model, start):
     """The training started from these weights; where ImageNet's were unavailable, the run cannot tell."""
-    weights = e.built(model).record["weights"]
+    weights = e.every(model)[0].record["weights"]
     if weights["used"] != start and weights["requested"] == start:
         why = (weights.get("reason") or "no reason recorded").partition(" (")[0]
         return unknown(f"{e.label(model)} asked for {start} weights and did not get them ({why})")
     return fact(weights["used"] == start, f"weights: {weights['used']}")
 
 
-def built_on(network, base):
-    """The network is a Sequential around this base."""
-    name = network.base["name"] if network.base else "no base"
-    kind = network.described["class"]
-    return fact(kind == "Sequential" and plain(name) == plain(base), f"{kind} around {name}")
-
-
-def augmented(e, model, wanted):
-    """Training images are augmented, with these settings above 0."""
-    on = [name for name, value in e.built(model).record.get("augmentation", {}).items() if value]
-    missing = [name for name in wanted if name not in on]
-    wrong = f"without {listed(missing)}" if missing else ""
-    return fact(bool(on) and not missing, f"augmented: {', '.join(on) or 'no'}", wrong=wrong)
-
-
 @judges("S03", "S04", "S05")
 def network_as_described(e, c):
     """Initial weights, base, further layers and augmentation are as described; of MobileNet-V3 the top is trained."""
-    (model,) = c.models
-    parts = [check(starts_from)(e, model, c.start), augmented(e, model, c.augmentation)]
+    (model,), augmentation = c.models, e.every(c.models[0])[0].record.get("augmentation", {})
+    on = [name for name, value in augmentation.items() if value]
+    missing = [name for name in c.augmentation if name not in on]
+    wrong = f"without {listed(missing)}" if missing else ""
+    parts = [starts_from(e, model, c.start)]
+    parts.append(fact(bool(on) and not missing, f"augmented: {', '.join(on) or 'no'}", wrong=wrong))
     try:
         network = Network(e, model)
     except Untestable as error:
         return [*parts, unknown(error.reason)]
-    parts += [has_layers(network, c.layers)] if "layers" in c.stated else []
-    parts += [built_on(network, c.base)] if "base" in c.stated else []
-    return parts + ([top_is_trained(network)] if c.id == "S05" and network.base else [])
-
-
-def top_is_trained(network):
-    """The last convolution of the base is trained."""
-    layers = [layer for layer in flat_layers(network.base) if layer["parameters"]]
-    trained = sum(bool(layer["trainable_parameters"]) for layer in layers)
-    last = [layer for layer in layers if layer["class"] == "Conv2D"][-1]
-    return fact(last["trainable_parameters"] > 0, f"{trained} of {len(layers)} base layers with weights are trained")
+    if "layers" in c.stated:
+        parts.append(has_layers(network, c.layers))
+    if "base" in c.stated:
+        name, kind = network.base["name"] if network.base else "no base", network.described["class"]
+        parts.append(fact(kind == "Sequential" and plain(name) == plain(c.base), f"{kind} around {name}"))
+    if c.id == "S05" and network.base:
+        layers = [layer for layer in flat_layers(network.base) if layer["parameters"]]
+        trained = sum(bool(layer["trainable_parameters"]) for layer in layers)
+        last = [layer for layer in layers if layer["class"] == "Conv2D"][-1]
+        text = f"{trained} of {len(layers)} base layers with weights are trained"
+        parts.append(fact(last["trainable_parameters"] > 0, text))
+    return parts
 
 
 @judges("S06")
@@ -149,8 +138,8 @@ def f1_of_p_and_r(results):
     """In every epoch F1 is 2PR / (P + R) of that epoch's validation precision and recall."""
     off = []
     for result in results:
-        table = result.history.reindex(columns=["val_precision", "val_recall", "val_f1"])
-        p, r, f1 = table.to_numpy(dtype=float).T
+        table = result.history.reindex(columns=["val_precision", "val_recall", "val_f1"]).astype(float)
+        p, r, f1 = table.to_numpy().T
         gap = np.abs(f1 - np.divide(2 * p * r, p + r, out=np.zeros_like(p), where=p + r > 0)).max()
         off += [f"{result.label}: F1 is off by up to {gap:.3f}"] if gap > F1_ROUNDING else []
     return fact(not off, wrong="; ".join(off))
