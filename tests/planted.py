@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ LABELS = {
     "resnet50_scratch": "ResNet-50 (scratch)",
     "mobilenet_v1": "MobileNet-V1",
 }
+NO_WEIGHTS = {"requested": "none", "used": "none", "sha256": None, "reason": None}
 PREFIXES = {"": "train", "val_": "validation", "public_": "public", "private_": "private", "test_": "test"}
 PARTS = {"train": USAGES[:1], "public": USAGES[1:2], "private": USAGES[2:], "test": USAGES[1:]}
 
@@ -63,36 +65,19 @@ def planted_metrics(predictions, protocol="sound", epoch=3):
 def planted_record(model="resnet50", seed=0, **changes):
     """``run.json`` of a `paper` run on the known data; keyword arguments replace top-level entries."""
     record = {
-        "model": model,
-        "seed": seed,
-        "label": LABELS.get(model, model),
-        "notebook": f"{model}.ipynb",
-        "profile": "paper",
-        "protocol": "sound",
+        "model": model, "seed": seed, "label": LABELS.get(model, model), "notebook": f"{model}.ipynb",
+        "profile": "paper", "protocol": "sound", "shortened": False, "synthetic": False, "warnings": [],
         "data": {
-            "source": "fer2013.zip",
-            "variant": "fer2013-kaggle-jpeg",
-            "known": True,
-            "description": "planted by a test",
-            "fingerprint": "0" * 64,
-            "decoder": "planted",
-            "n_images": 700,
+            "source": "fer2013.zip", "variant": "fer2013-kaggle-jpeg", "known": True, "decoder": "planted",
+            "description": "planted by a test", "fingerprint": "0" * 64, "n_images": 700,
         },
         "split": {
-            "train": 234,
-            "public": 233,
-            "private": 233,
-            "images_per_class": 0,
-            "test_images_per_class": 0,
+            "train": 234, "public": 233, "private": 233, "images_per_class": 0, "test_images_per_class": 0,
         },
         "weights": {"requested": "imagenet", "used": "imagenet", "sha256": "0" * 64, "reason": None},
         "parameters": {
-            "epochs": 45,
-            "batch_size": 64,
-            "learning_rate": 0.001,
-            "optimizer": "Adam",
-            "loss": "CategoricalCrossentropy",
-            "image_size": 48,
+            "epochs": 45, "batch_size": 64, "learning_rate": 0.001, "optimizer": "Adam",
+            "loss": "CategoricalCrossentropy", "image_size": 48,
         },
         "augmentation": {"rotation": 10, "horizontal_flip": True},
         "device": {"kind": "CPU", "name": "planted", "threads": 2},
@@ -100,22 +85,15 @@ def planted_record(model="resnet50", seed=0, **changes):
         "versions": {"python": "3.11", "tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2"},
         "git": {"commit": "0" * 40, "dirty": False},
         "times": {
-            "started": "2026-01-01T00:00:00Z",
-            "finished": "2026-01-01T01:00:00Z",
-            "train_seconds": 3500.0,
-            "seconds_per_epoch": 78.0,
-            "evaluate_seconds": 60.0,
+            "started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T01:00:00Z",
+            "train_seconds": 3500.0, "seconds_per_epoch": 78.0, "evaluate_seconds": 60.0,
         },
         "memory": {"peak_rss_mb": 2000.0, "gpu_peak_mb": None},
         "epochs": {"requested": 45, "run": 45, "best": 3},
-        "shortened": False,
-        "synthetic": False,
-        "warnings": [],
-    }
+    }  # fmt: skip
     if model in ("traditional_cnn", "vgg16"):
-        record["weights"] = {"requested": "none", "used": "none", "sha256": None, "reason": None}
-    record.update(changes)
-    return record
+        record["weights"] = dict(NO_WEIGHTS)
+    return record | changes
 
 
 def plant_model(folder, model="resnet50", seed=0, predictions=None, history=None, record=None):
@@ -128,10 +106,9 @@ def plant_model(folder, model="resnet50", seed=0, predictions=None, history=None
     history.to_csv(target / "history.csv", index=False)
     predictions.to_parquet(target / "predictions.parquet", index=False)
     metrics = planted_metrics(predictions, record["protocol"])
-    (target / "metrics.json").write_text(json.dumps(metrics))
-    (target / "run.json").write_text(json.dumps(record))
+    for name, content in (("metrics", metrics), ("run", record), ("architecture", {})):
+        (target / f"{name}.json").write_text(json.dumps(content))
     (target / "summary.txt").write_text("Model: planted\n")
-    (target / "architecture.json").write_text("{}")
     return target
 
 
@@ -140,16 +117,10 @@ def plant_run(folder, models=("traditional_cnn", "resnet50", "vgg16", "mobilenet
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
-    for number, model in enumerate(models):
-        for seed in seeds:
-            plant_model(
-                folder,
-                model,
-                seed,
-                predictions=planted_predictions(skill=1.0 + 0.4 * number, seed=seed),
-                record=planted_record(model, seed, **record),
-            )
-            entries.append({"model": model, "seed": seed, "label": LABELS.get(model, model), "estimate": 4000.0})
+    for (number, model), seed in product(enumerate(models), seeds):
+        predictions = planted_predictions(skill=1.0 + 0.4 * number, seed=seed)
+        plant_model(folder, model, seed, predictions, record=planted_record(model, seed, **record))
+        entries.append({"model": model, "seed": seed, "label": LABELS.get(model, model), "estimate": 4000.0})
     plan = {"profile": "paper", "data": "fer2013.zip", "protocol": "sound", "models": entries}
     plan["created"] = "2025-12-31T23:59:59Z"  # a second before the planted trainings began
     (folder / "plan.json").write_text(json.dumps(plan))

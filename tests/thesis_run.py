@@ -155,15 +155,8 @@ def architectures():
         "mobilenet_v3": [layer("Functional", "MobileNetV3Small", 99) | {"layers": mobile}, SOFTMAX],
     }
     totals = dict(zip(FOUR, (1_800_000, 28_000_000, 33_000_000, 1_000_000), strict=True))
-    return {
-        model: {
-            "name": "planted",
-            "class": "Sequential",
-            "parameters": {"total": totals[model]},
-            "layers": layers[model],
-        }
-        for model in FOUR
-    }
+    common = {"name": "planted", "class": "Sequential"}
+    return {model: common | {"parameters": {"total": totals[model]}, "layers": layers[model]} for model in FOUR}
 
 
 def fingerprint(training=TRAINING, test=TEST, **changes):
@@ -191,7 +184,7 @@ def plant(folder, predictions=None, levels=LEVELS, models=FOUR, seeds=(0,), foun
         for seed in seeds:
             history, entry = curves(base, levels), planted.planted_record(model, seed, **copy.deepcopy(record))
             if base in ("traditional_cnn", "vgg16") or model.endswith("_scratch"):
-                entry["weights"] = {"requested": "none", "used": "none", "sha256": None, "reason": None}
+                entry["weights"] = dict(planted.NO_WEIGHTS)
             more = {"resnet50": {}, "mobilenet_v3": SHIFTS}.get(base, SHIFTS | {"zoom_range": 0.1})
             entry["augmentation"] = record.get("augmentation", AUGMENTATION | more)
             entry["epochs"] = {"requested": 45, "run": 45, "best": int(history["val_accuracy"].idxmax()) + 1}

@@ -158,7 +158,7 @@ def falls_below(e, model, column, other):
 def first_of(e, model, others, score, words, highest=True, margin=0.0):
     """A model or class is first (or last) of several by ``score(name)``; refuted as soon as one that is there beats it.
 
-    Another may be ahead by `margin`. Where two cannot be told apart, what the test images could tell apart is said.
+    Another may be ahead by `margin`. Where two are not told apart, the reason names the difference that could be.
     """
     found, lacking, whys = {model: score(model)}, [], {NO: [], UNKNOWN: [], OPEN: [], YES: []}
     for other in others:

@@ -46,7 +46,7 @@ def apart(e, model, metric, tolerance):
 
 @judges("F10", "F12", "F21", "F22", "F24")
 def both_settle_close_together(e, c):
-    """Training and validation curve settle at the stated level, close together, the one said to be lower below."""
+    """Training and validation curve settle at the stated level, close together, validation lower where so stated."""
     pair, (level, gap) = (f"test_{c.metric}", c.metric), c.within.values()
     parts = [settles(e, model, column, c.level, level) for model in c.models for column in pair]
     parts += [close(e, model, c.metric, gap) for model in c.models]
@@ -71,7 +71,7 @@ def loss_keeps_falling(e, c):
 
 @judges("F18", "F23")
 def curves_apart(e, c):
-    """The validation curve settles at the stated level, away from the training curve, above it where that is said."""
+    """The validation curve settles at the stated level, apart from the training curve, above it where so stated."""
     (model,), (level, gap), validation = c.models, c.within.values(), f"test_{c.metric}"
     parts = [settles(e, model, validation, c.level, level), apart(e, model, c.metric, gap)]
     return parts + ([falls_below(e, model, c.metric, validation)] if c.stated.get("lower") == "training" else [])

@@ -126,19 +126,16 @@ class Evidence:
             found["settings"] = f"other hyperparameters than Table 5.1's ({', '.join(other)})"
         return found
 
-    def trainings(self, model):
-        """Trainings of a model that count, one per seed, of the first variant that has any; else `Untestable`."""
-        for found in self.of_reading(model):
-            if counting := [result for result in found if self.loose or not self.obstacles(result)]:
-                return counting
-        raise Untestable(models=[model])
-
     def used(self, model):
-        """`trainings`, or none."""
-        try:
-            return self.trainings(model)
-        except Untestable:
-            return []
+        """Trainings of a model that count, one per seed, of the first variant that has any; else none."""
+        found = ([r for r in results if self.loose or not self.obstacles(r)] for results in self.of_reading(model))
+        return next(filter(None, found), [])
+
+    def trainings(self, model):
+        """`used`, or `Untestable` where there is none."""
+        if found := self.used(model):
+            return found
+        raise Untestable(models=[model])
 
     def label(self, model):
         """Name that people read."""

@@ -44,7 +44,7 @@ def setting(layer, name):
 def layers_of_resnet(e, c):
     """Stage by stage, the main path's convolutions of the built ResNet-50, and the softmax, are as stated.
 
-    Keras names them ``conv2_block1_1_conv``; ``..._0_conv`` stands on a shortcut. Each block has one of 3x3, as the
+    Keras names them ``conv2_block1_1_conv``; ``..._0_conv`` is on a shortcut. Each block has one of 3x3, as the
     text says of every row.
     """
     network = Network(e, "resnet50")

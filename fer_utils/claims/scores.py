@@ -43,7 +43,7 @@ def lowest_of_all(e, c):
 
 @judges("F07")
 def deeper_models_generally_better(e, c):
-    """The deeper models' mean accuracy exceeds the lighter ones'; of those trained, as long as some are missing."""
+    """The deeper models' mean accuracy exceeds the lighter models'; where some were not trained, of those that were."""
     lacking = tuple(model for model in c.models if not e.used(model))
     sides = {side: [m for m in c.stated[side] if m not in lacking] for side in ("deeper", "lighter")}
     if not all(sides.values()):

@@ -49,7 +49,7 @@ def fifth_of_the_total(e, c):
 
 @judges("D05", "D10", "S08", "S09", "S17", "F06", "F33", "F37", "F38")
 def one_answer_to_one_question(e, c):
-    """Some answer to the question is among those that every place allows."""
+    """At least one answer to the question fits every place in the thesis that answers it."""
     allowed = {where: answers if isinstance(answers, list) else [answers] for where, answers in c.answers.items()}
     common = set.intersection(*map(set, allowed.values()))
     said = [f"{' or '.join(str(LABELS.get(a, a)) for a in answers)} ({where})" for where, answers in allowed.items()]

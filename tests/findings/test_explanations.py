@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from planted import changed, plant_model, plant_run, planted_history, planted_predictions, planted_record
+from planted import NO_WEIGHTS, changed, plant_model, plant_run, planted_history, planted_predictions, planted_record
 
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.findings import duplicates, explanations
@@ -217,8 +217,7 @@ def test_protocols_pair_trainings_that_differ_in_nothing_else(tmp_path, batch_si
 
 
 def test_pretraining_counts_only_where_the_weights_were_there(tmp_path):
-    scratch = planted_record("resnet50_scratch")
-    scratch["weights"] = {"requested": "none", "used": "none", "sha256": None, "reason": None}
+    scratch = planted_record("resnet50_scratch", weights=NO_WEIGHTS)
     plant_model(tmp_path, "resnet50", 0, planted_predictions(400, 2.5))
     plant_model(tmp_path, "resnet50_scratch", 0, planted_predictions(400, 1.0), record=scratch)
     wanted = explanations.PRETRAINED_PAIRS

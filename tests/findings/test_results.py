@@ -34,11 +34,8 @@ def test_without_a_plan_trainings_are_found(tmp_path):
     (tmp_path / "failed").mkdir()
     (tmp_path / "failed" / "resnet50-seed-0.json").write_text(json.dumps(FAILED))
     run = read_run(tmp_path)
-    assert [(t.model, t.seed, t.finished) for t in run.trainings] == [
-        ("resnet50", 0, False),
-        ("vgg16", 2, True),
-        ("vgg16", 10, True),
-    ]
+    found = [(t.model, t.seed, t.finished) for t in run.trainings]
+    assert found == [("resnet50", 0, False), ("vgg16", 2, True), ("vgg16", 10, True)]
     assert run.failures == [{"model": "resnet50", "seed": 0, "label": "resnet50"} | FAILED]
 
 
@@ -92,21 +89,18 @@ def test_a_broken_table_names_the_file_when_it_is_asked_for(tmp_path):
     assert result.predictions_last is None
 
 
+OTHER = {"known": False, "variant": "fer2013-modified"}
+SHORT = {"requested": 3, "run": 3, "best": 1}
+
+
 @pytest.mark.parametrize(
     ("changes", "reasons"),
     [
         ({}, {}),
         ({"synthetic": True}, {"data": "synthetic data"}),
+        ({"data": OTHER}, {"data": "data that are not the known FER2013 (fer2013-modified)"}),
         (
-            {"data": {"known": False, "variant": "fer2013-modified"}},
-            {"data": "data that are not the known FER2013 (fer2013-modified)"},
-        ),
-        (
-            {
-                "shortened": True,
-                "epochs": {"requested": 3, "run": 3, "best": 1},
-                "split": {"train": 63, "test_images_per_class": 8},
-            },
+            {"shortened": True, "epochs": SHORT, "split": {"train": 63, "test_images_per_class": 8}},
             {"shortened": "shortened run (3 of 45 epochs, 63 training images, 8 test images per class)"},
         ),
     ],
