@@ -163,9 +163,11 @@ class Evidence:
         scratch = self.reading == "from scratch"
         names = [model + "_scratch" * (scratch and model in PRETRAINED) for model in models]
         weights = "weights" in kinds and not scratch
-        before = ["the known FER2013 at PATH"] * ("data" in kinds) + ["Keras's ImageNet weights within reach"] * weights
+        # The profile `paper` takes no other data than the known ones.
+        other_data = "data" in kinds or (bool(self.fingerprint) and not self.fingerprint.get("known"))
+        before = ["the known FER2013 at PATH"] * other_data + ["Keras's ImageNet weights within reach"] * weights
         said = "; ".join(f"{listed(labels)}: {text}" for text, labels in groups.items())
-        what = command(self.run, names, profile="paper", data="PATH" if "data" in kinds else None)
+        what = command(self.run, names, profile="paper", data="PATH" if other_data else None)
         return f"{said}; needs {listed(before)}{', then ' if before else ''}{what}"
 
     def beside(self, models):

@@ -6,7 +6,7 @@ A check that holds finds the statements consistent; a refuted one finds that the
 import numpy as np
 
 from fer_utils.claims.checks import fact, judges, named, unknown
-from fer_utils.claims.evidence import LABELS, Untestable
+from fer_utils.claims.evidence import LABELS, PRETRAINED, Untestable
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.words import STARTS, interval, listed
 
@@ -53,7 +53,8 @@ def one_answer_to_one_question(e, c):
     allowed = {where: answers if isinstance(answers, list) else [answers] for where, answers in c.answers.items()}
     common = set.intersection(*map(set, allowed.values()))
     said = [f"{' or '.join(str(LABELS.get(a, a)) for a in answers)} ({where})" for where, answers in allowed.items()]
-    starts = [f"{r.label}: {STARTS[r.record['weights']['used']]}" for r in e.run.first_seeds]
+    pretrained = [r for r in e.run.first_seeds if r.model.startswith(PRETRAINED)]
+    starts = [f"{r.label}: {STARTS[r.record['weights']['used']]}" for r in pretrained]
     ours = {
         "D05": "one grey channel" * bool(images(e)),
         "D10": str(sum(n > 0 for n in e.counts().values())) if images(e) else "",
