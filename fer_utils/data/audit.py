@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.constants import CLASSES, USAGES
-from fer_utils.data.pictures import pixel_hash, statistics
+from fer_utils.data.identity import pixel_hash, statistics
 
 #: Images whose grey levels have a standard deviation below this (of 255) show nothing.
 NEAR_CONSTANT = 2.0

@@ -1,22 +1,20 @@
 """The dataset as arrays: ``load()`` finds it, reads it once and maps it into memory ever after."""
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
-import tempfile
-import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from fer_utils.constants import CLASSES, IMAGE_SIZE, USAGES
-from fer_utils.data import decoding, identity, pictures, readers, sources, verdict
+from fer_utils.constants import CLASSES, USAGES
+from fer_utils.data import decoding, identity, readers, sources, verdict
 from fer_utils.data.synthetic import make_faces
+from fer_utils.errors import DataError
+from fer_utils.files import read_json, replacing, write_json
 
 #: This many decoded copies are kept; of more, those not used for longest are removed (about 90 MB each).
 CACHE_ENTRIES = 4
@@ -42,7 +40,7 @@ class Dataset:
         ``"synthetic"``, ``"kaggle:msambare/fer2013"`` or the base name of a file or folder.
     fingerprint : dict
         What this copy is: ``variant``, ``known``, ``description``, ``differences`` (see
-        :func:`fer_utils.data.identity.identify`); ``sha256`` of pixels, labels and usage, ``counts`` ({usage: {class:
+        :func:`fer_utils.data.verdict.identify`); ``sha256`` of pixels, labels and usage, ``counts`` ({usage: {class:
         n}}), ``n_images``, ``decoder``, ``form`` (zip, folder, csv or synthetic), ``notes``.
     notes : tuple of str
         What a reader of the results should know: what was tried before falling back, oddities of the copy.
@@ -91,11 +89,11 @@ def load(
         If the data is missing, or broken in any way; the message names the file and the reason.
     """
     folder = sources.cache_folder(cache)
-    found = sources.find(source, folder, on_message, allow_fallback)
-    if found.path is None:
-        arrays, meta = _draw()
-    else:
-        arrays, meta = _read_cached(found.path, folder / "decoded", on_message)
+    try:
+        found = sources.find(source, folder, on_message, allow_fallback)
+        arrays, meta = _read_cached(found.path, folder / "decoded", on_message) if found.path else _draw()
+    except OSError as error:  # a dangling link, a folder without permission, a disk that is gone
+        raise DataError(f"{error.filename or source}: cannot be read: {error.strerror or error}") from error
     for array in arrays.values():
         if array.flags.writeable:
             array.flags.writeable = False
@@ -127,7 +125,7 @@ def _draw():
 
 def _read(path):
     reading = readers.read(path)
-    usage, found = identity.identify(reading.images, reading.labels, reading.usage, reading.names, jpeg=reading.jpeg)
+    usage, found = verdict.identify(reading.images, reading.labels, reading.usage, reading.names, jpeg=reading.jpeg)
     usage, notes = _share_out(usage, reading)
     readers.check_complete(reading.images, reading.labels, usage, USAGES, str(path))
     return _finish(replace(reading, usage=usage, notes=(*reading.notes, *notes)), found)
@@ -170,11 +168,8 @@ def _finish(reading, found):
 
 def sort(images: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: np.ndarray) -> dict[str, np.ndarray]:
     """Return a dataset's arrays in the canonical order: usage, label, sha256 of the pixels, name."""
-    keys = [
-        (USAGES.index(part), label, _pixel_sha256(image), name)
-        for part, label, image, name in zip(usage, labels, images, names, strict=True)
-    ]
-    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
+    keys = [names, [_pixel_sha256(image) for image in images], labels, [USAGES.index(part) for part in usage]]
+    order = np.lexsort(keys)
     ids = [f"{usage[i]}/{CLASSES[labels[i]]}/{names[i]}" for i in order]
     return {"images": images[order], "labels": labels[order], "usage": usage[order], "ids": np.array(ids)}
 
@@ -214,17 +209,23 @@ def _read_cached(path, folder, on_message):
     on_message(f"Reading {path} ...")
     arrays, meta = _read(path)
     try:
-        _write_entry(entry, arrays, meta)
-        _prune(folder, keep=entry)
+        # Two processes at once write the same, and each file is whole or not there.
+        for name, array in arrays.items():
+            with replacing(entry / f"{name}.npy", durable=False) as file:
+                np.save(file, array)
+        write_json(entry / "meta.json", meta | {"check": _check(arrays)}, durable=False)
+        entries = sorted((p for p in folder.iterdir() if p != entry), key=lambda p: p.stat().st_mtime)
+        for old in entries[: -CACHE_ENTRIES + 1]:
+            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         on_message(f"Decoded images cannot be kept in {folder} ({error.strerror}); going on without a cache")
     return _open_entry(entry) or (arrays, meta)
 
 
 def _key(path):
-    """Name a cache entry by all that decides what it holds: the source's state, and what reads and compares it."""
-    code = [Path(module.__file__) for module in (readers, decoding, identity, pictures, verdict)]
-    sums = [_hash_file(file) for file in (Path(__file__), *code, pictures.REFERENCE)]
+    """Name a cache entry by all that decides what it holds: this room's files, the decoder, the source's state."""
+    room = sorted(file for file in Path(__file__).parent.iterdir() if file.suffix == ".py")
+    sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (*room, identity.REFERENCE)]
     state = [sums, decoding.decoder(), str(path.resolve()), readers.stamp(path)]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:20]
 
@@ -232,52 +233,18 @@ def _key(path):
 def _open_entry(entry):
     """Map a cache entry into memory; None if there is none or it is damaged in any way."""
     try:
-        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        if any(_hash_file(entry / name) != digest for name, digest in meta["sha256"].items()):
+        meta = read_json(entry / "meta.json")
+        arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in ("images", "labels", "usage", "ids")}
+        if meta.pop("check") != _check(arrays):
             return None
-        images = np.load(entry / "images.npy", mmap_mode="r")
-        with np.load(entry / "table.npz") as table:
-            arrays = {"images": images, **{name: table[name] for name in ("labels", "usage", "ids")}}
-        if images.shape != (len(arrays["labels"]), IMAGE_SIZE, IMAGE_SIZE) or "fingerprint" not in meta:
-            return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        os.utime(entry)  # the time of last use
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
-    with contextlib.suppress(OSError):
-        os.utime(entry)  # the time of last use, for _prune
     return arrays, meta
 
 
-def _hash_file(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_entry(entry, arrays, meta):
-    """Write a cache entry under another name and rename it, so that no one ever meets half of one."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=".part-", dir=entry.parent))
-    old = part.with_name(f"{part.name}-old")
-    try:
-        np.save(part / "images.npy", arrays["images"])
-        np.savez(part / "table.npz", **{name: arrays[name] for name in ("labels", "usage", "ids")})
-        meta["sha256"] = {name: _hash_file(part / name) for name in ("images.npy", "table.npz")}
-        (part / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        if entry.exists():  # damaged or outdated; a rename, since another process may be reading it
-            os.rename(entry, old)
-        try:
-            os.rename(part, entry)
-        except OSError:
-            if not entry.is_dir():  # else another process was quicker, with the same content
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _prune(folder, keep):
-    """Remove the entries not used for longest, and what a killed process left half written a day ago."""
-    entries = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
-    whole = [p for p in entries if not p.name.startswith(".") and p != keep]
-    parts = [p for p in entries if p.name.startswith(".") and time.time() - p.stat().st_mtime > 86400]
-    for path in whole[: max(0, len(whole) - CACHE_ENTRIES + 1)] + parts:
-        shutil.rmtree(path, ignore_errors=True)
+def _check(arrays):
+    digest = hashlib.sha256()
+    for array in arrays.values():
+        digest.update(np.ascontiguousarray(array).view(np.uint8))
+    return digest.hexdigest()

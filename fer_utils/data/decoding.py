@@ -12,7 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import PIL
@@ -27,18 +27,27 @@ IMAGE_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 #: The competition's emotion codes: a code is an index into this tuple; ``CLASSES`` has another order.
 CSV_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
-MOST_IMAGES = 500_000
-LONGEST_LINE = 2**20  # a row of the CSV has at most 9,300 characters
+#: Names of the classes in other copies.
+CLASS_NAMES = {name: name for name in CLASSES} | {
+    "anger": "angry", "disgusted": "disgust", "fearful": "fear", "happiness": "happy", "sadness": "sad",
+    "surprised": "surprise",
+}  # fmt: skip
+LABEL_OF = {str(code): CLASSES.index(name) for code, name in enumerate(CSV_EMOTIONS)}
+LABEL_OF |= {name: CLASSES.index(known) for name, known in CLASS_NAMES.items()}
+
+#: More than any copy holds: FER2013 has 35,887 images of at most 3 kB; a row of its CSV has at most 9,300 characters.
+MOST_IMAGES, LARGEST_IMAGE, LONGEST_LINE = 500_000, 2**24, 2**20
 #: Larger images of another size or mode are not decoded to be compared.
 LARGEST_COMPARED = 512 * 512
 COMPARED = 200
 
+#: What Pillow and the readers of archives raise for damaged files.
 UNREADABLE = (
     OSError,
     SyntaxError,  # Pillow raises it for broken PNG chunks
     ValueError,
     EOFError,
-    RuntimeError,
+    RuntimeError,  # an encrypted file in a zip
     NotImplementedError,  # a compression that zipfile does not know
     zlib.error,
     zipfile.BadZipFile,
@@ -50,11 +59,9 @@ class Flaw(NamedTuple):
     """Why an image cannot be used: it is unreadable, or of another size or mode."""
 
     path: str
-    reason: str | None = None
+    reason: str | None
     size: tuple[int, int] | None = None
     mode: str | None = None
-    equal_channels: bool = False
-    grey: np.ndarray | None = None  # made 48x48 and grey, to be compared
 
 
 def decoder() -> str:
@@ -76,21 +83,37 @@ def shorten(items: list[str], most: int = 5) -> str:
     return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def stand_in(head: bytes) -> str:
+    """Say what lies in the place of a file, by its first kilobyte, and what to do; an empty string for the rest."""
+    start = head.lstrip().lower()
+    if not head:
+        return "an empty file; download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself; run `git lfs pull`"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, not the file itself; download it again, signed in where the site asks for it"
+    for signature, name in ((b"Rar!", "RAR"), (b"7z\xbc\xaf", "7z"), (b"\x28\xb5\x2f\xfd", "zstd")):
+        if head.startswith(signature):
+            return f"a {name} archive; unpack it and give the folder"
+    if re.fullmatch(rb"[\w./ ()-]*(/|\.(zip|csv|gz|tar|jpe?g|png))[\w./ ()-]*\s*", head) and len(head) < 1000:
+        return f"the text of a link to {head.decode().strip()}; give that file"
+    return ""
+
+
 # --- image files --------------------------------------------------------------------------------------------------
 
 
-def decode_all(paths: list[str], read_bytes: Callable[[str], bytes], where: str) -> tuple[np.ndarray, Counter]:
-    """Return images of shape (n, 48, 48), and the number of files of each format.
+def decode_all(paths: list[str], opened: list[Callable[[], BinaryIO]], where: str) -> tuple[np.ndarray, Counter]:
+    """Return images of shape (n, 48, 48), and the number of files of each format; `opened` opens one file each.
 
     They are decoded in threads, since Pillow releases the GIL while it decodes.
     """
     images = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
-    compared = set(range(0, len(paths), max(1, len(paths) // COMPARED)))
 
     def decode_range(start):
         kinds, flaws = Counter(), []
         for i in range(start, min(start + 512, len(paths))):
-            result = _decode(paths[i], read_bytes, i in compared)
+            result = _decode(paths[i], opened[i])
             if isinstance(result, Flaw):
                 flaws.append(result)
             else:
@@ -103,32 +126,37 @@ def decode_all(paths: list[str], read_bytes: Callable[[str], bytes], where: str)
         results = list(pool.map(decode_range, range(0, len(paths), 512)))
     flaws = [flaw for _, part in results for flaw in part]
     if flaws:
-        raise DataError(f"{where}: {_describe(flaws, len(paths))}")
+        raise DataError(f"{where}: {_describe(flaws, opened)}")
     return images, sum((kinds for kinds, _ in results), Counter())
 
 
-def _decode(path, read_bytes, compare):
+def _open_image(opened):
+    with opened() as file:
+        # Up to a limit: a small file in a zip, or a sparse one, may unpack to any size.
+        content = file.read(LARGEST_IMAGE + 1)
+    if len(content) > LARGEST_IMAGE:
+        raise OSError(f"has more than {LARGEST_IMAGE:,} bytes")
+    instead = stand_in(content[:1000])
+    if instead:
+        raise OSError(instead)
+    return Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP"))
+
+
+def _decode(path, opened):
     try:
-        with Image.open(io.BytesIO(read_bytes(path)), formats=tuple(set(IMAGE_FORMATS.values()))) as image:
+        with _open_image(opened) as image:
             if image.size == (IMAGE_SIZE, IMAGE_SIZE) and image.mode == "L":
                 return np.asarray(image), image.format
-            equal, grey = False, None
-            if image.width * image.height <= LARGEST_COMPARED:
-                if image.mode in ("RGB", "RGBA"):
-                    pixels = np.asarray(image)[..., :3]
-                    equal = bool((pixels == pixels[..., :1]).all())
-                if compare:
-                    # A box filter as wide as a pixel of the target, whatever the size.
-                    grey = np.asarray(image.convert("L").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX))
-            return Flaw(path, None, image.size, image.mode, equal, grey)
+            return Flaw(path, None, image.size, image.mode)
     except UnidentifiedImageError:
-        return Flaw(path, reason="not a JPEG, PNG or BMP image")
+        return Flaw(path, "not a JPEG, PNG or BMP image")
     except UNREADABLE as error:
-        return Flaw(path, reason=str(error) or type(error).__name__)
+        return Flaw(path, str(error) or type(error).__name__)
 
 
-def _describe(flaws, n):
+def _describe(flaws, opened):
     """Say in one sentence what is wrong with the images of a copy, the gravest first."""
+    n = len(opened)
     unreadable = [f for f in flaws if f.reason]
     if unreadable:
         first = unreadable[0]
@@ -136,22 +164,36 @@ def _describe(flaws, n):
     sizes = Counter("{}x{}".format(*f.size) for f in flaws if f.size != (IMAGE_SIZE, IMAGE_SIZE))
     modes = Counter(f.mode for f in flaws if f.mode != "L")
     found = [_tally(kinds, n) for kinds in (sizes, modes) if kinds]
-    if modes and all(f.equal_channels for f in flaws if f.mode != "L"):
+    grey, equal = _compared(opened) if n in (sizes.total(), modes.total()) else ([], [])
+    if equal and all(equal):
         found.append("with equal channels (grey stored as colour)")
-    grey = [f.grey for f in flaws if f.grey is not None]
-    if n in (sizes.total(), modes.total()) and grey:
+    if len(grey):
         known = int((identity.known_labels(np.stack(grey)) >= 0).sum())
         kind = " and ".join(["resized"] * (sizes.total() == n) + ["colour"] * (modes.total() == n))
-        verdict = (
-            f"{known} of {len(grey)} compared are images of FER2013, once made grey and {IMAGE_SIZE}x{IMAGE_SIZE}: "
+        found[-1] += (
+            f"; {known} of {len(grey)} compared are images of FER2013, once made grey and {IMAGE_SIZE}x{IMAGE_SIZE}: "
+            + (f"a {kind} copy of it" if known > len(grey) / 2 else "this is another set of images")
         )
-        verdict += f"a {kind} copy of it" if known > len(grey) / 2 else "this is another set of images"
     else:
-        verdict = f"the first is {flaws[0].path}"
+        found[-1] += f"; the first is {flaws[0].path}"
     return (
-        f"{', '.join(found)}; {verdict}; FER2013's images are {IMAGE_SIZE}x{IMAGE_SIZE} 8-bit greyscale (L): "
+        f"{', '.join(found)}; FER2013's images are {IMAGE_SIZE}x{IMAGE_SIZE} 8-bit greyscale (L): "
         "use the original, since what a conversion did to the pixels cannot be undone"
     )
+
+
+def _compared(opened):
+    """Return some images made 48x48 and grey, and of those in colour whether their channels are equal."""
+    grey, equal = [], []
+    for one in opened[:: len(opened) // COMPARED + 1]:
+        with _open_image(one) as image:
+            if image.width * image.height <= LARGEST_COMPARED:
+                if image.mode in ("RGB", "RGBA"):
+                    pixels = np.asarray(image)[..., :3]
+                    equal.append(bool((pixels == pixels[..., :1]).all()))
+                # A box filter as wide as a pixel of the target, whatever the size.
+                grey.append(np.asarray(image.convert("L").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)))
+    return grey, equal
 
 
 def _tally(kinds, n):
@@ -163,7 +205,7 @@ def _tally(kinds, n):
 # --- the competition's CSV ----------------------------------------------------------------------------------------
 
 
-def read_csv(file: io.BufferedIOBase, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
+def read_csv(file: BinaryIO, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
     """Read ``fer2013.csv`` (emotion,pixels,Usage) or ``icml_face_data.csv`` (emotion, Usage, pixels).
 
     The columns are found by name; blanks around names and values do not count. (Not by ``pandas.read_csv``: it takes a
@@ -175,8 +217,8 @@ def read_csv(file: io.BufferedIOBase, where: str) -> tuple[np.ndarray, np.ndarra
     images, labels, usage, notes
         Labels are indices into ``CLASSES``, not the competition's codes.
     """
-    lines = _Lines(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), where)
-    rows = csv.reader(lines)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    rows = csv.reader(iter(lambda: text.readline(LONGEST_LINE), ""))  # a line without end would fill the memory
     labels, usage, images = [], [], []
     try:
         header = [column.strip().casefold() for column in next(rows, [])]
@@ -185,45 +227,29 @@ def read_csv(file: io.BufferedIOBase, where: str) -> tuple[np.ndarray, np.ndarra
         for row in rows:
             if not row:  # a blank line, as at the end of many files
                 continue
-            line = f"{where}, line {rows.line_num}"
             check_number(len(labels), where)
-            try:
-                if len(row) != len(header):
-                    raise DataError(f"{line}: {len(row)} fields, expected {len(header)} ({','.join(header)})")
-                emotion, part, pixels = (row[i].strip() for i in at)
-                images.append(_parse_pixels(pixels, line))
-                labels.append(_parse_emotion(emotion, line))
-                usage.append(_parse_usage(part, line))
-            except DataError as error:
-                if not lines.cut_off:
-                    raise
-                rest = f"it ends within line {rows.line_num:,}, after {len(usage):,} whole rows (FER2013 has 35,887)"
-                raise DataError(f"{where}: truncated: {rest}; download it again. {error}") from None
-    except csv.Error as error:
-        raise DataError(f"{where}, line {rows.line_num}: {error}") from error
+            if len(row) != len(header):
+                raise ValueError(f"{len(row)} fields, expected {len(header)} ({','.join(header)})")
+            emotion, part, pixels = (row[i].strip() for i in at)
+            images.append(_parse_pixels(pixels))
+            if emotion.casefold() not in LABEL_OF:
+                codes = ", ".join(f"{code} {name}" for code, name in enumerate(CSV_EMOTIONS))
+                raise ValueError(f"emotion is {emotion[:40]!r}, expected a code from 0 to 6 ({codes})")
+            labels.append(LABEL_OF[emotion.casefold()])
+            if part not in USAGES:
+                raise ValueError(f"Usage is {part[:40]!r}, expected one of {', '.join(USAGES)}")
+            usage.append(part)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}, after line {rows.line_num}: not a text file ({error.reason})") from error
+    except (ValueError, csv.Error) as error:
+        last = rows.line_num > 1 and not text.read(1)
+        rest = f"; it ends here, after {len(usage):,} whole rows (FER2013 has 35,887): truncated? Download it again"
+        raise DataError(f"{where}, line {rows.line_num}: {error}{rest if last else ''}") from error
     if not images:
         raise DataError(f"{where}: holds a header but no rows")
     others = sorted(set(header) - {"emotion", "usage", "pixels"})
     notes = (f"columns not read: {shorten(others)}",) if others else ()
     return np.stack(images).reshape(-1, IMAGE_SIZE, IMAGE_SIZE), np.array(labels, np.int64), np.array(usage), notes
-
-
-class _Lines:
-    """The lines of a text, none longer than a row can be: one without end would fill the memory."""
-
-    def __init__(self, text, where):
-        self.text, self.where, self.number, self.cut_off = text, where, 0, False
-
-    def __iter__(self):
-        while line := self.text.readline(LONGEST_LINE + 1):
-            self.number += 1
-            self.cut_off = not line.endswith(("\n", "\r"))  # so only the last can be
-            if len(line) > LONGEST_LINE:
-                what = f"longer than {LONGEST_LINE:,} characters; this is no table of images"
-                raise DataError(f"{self.where}, line {self.number}: {what}")
-            yield line
 
 
 def _check_header(header, where):
@@ -232,6 +258,8 @@ def _check_header(header, where):
         hint = ""
         if header in (["emotion", "pixels"], ["pixels"]):
             hint = "; this is the competition's train.csv or test.csv, which does not tell the splits"
+        if {"image name", "neutral", "contempt"} <= set(header):
+            hint = "; these are FER+'s labels, which come without images"
         found = shorten([column[:40] for column in header]) or "none"
         raise DataError(
             f"{where}: no column {', '.join(missing)}, found {found}{hint}; "
@@ -241,34 +269,18 @@ def _check_header(header, where):
         raise DataError(f"{where}: a column name is twice in the header: {','.join(header)}")
 
 
-_LABEL_OF_CODE = {str(code): CLASSES.index(name) for code, name in enumerate(CSV_EMOTIONS)}
-
-
-def _parse_emotion(text, line):
-    if text not in _LABEL_OF_CODE:
-        codes = ", ".join(f"{code} {name}" for code, name in enumerate(CSV_EMOTIONS))
-        raise DataError(f"{line}: emotion is {text[:40]!r}, expected a code from 0 to 6 ({codes})")
-    return _LABEL_OF_CODE[text]
-
-
-def _parse_usage(text, line):
-    if text not in USAGES:
-        raise DataError(f"{line}: Usage is {text[:40]!r}, expected one of {', '.join(USAGES)}")
-    return text
-
-
-def _parse_pixels(text, line):
+def _parse_pixels(text):
     try:
         # Ten times faster than int() on each, and 35,887 rows hold 83 million numbers.
         values = np.fromstring(text, dtype=np.int64, sep=" ")
     except ValueError:
         wrong = next((v for v in text.split() if not re.fullmatch(r"\d+", v)), "")
-        raise DataError(f"{line}: pixel {wrong[:40]!r} is not a whole number from 0 to 255") from None
+        raise ValueError(f"pixel {wrong[:40]!r} is not a whole number from 0 to 255") from None
     if len(values) != IMAGE_SIZE**2:
         side = round(len(values) ** 0.5)
         hint = f" (a {side}x{side} image: resized)" if side > 1 and side**2 == len(values) else ""
-        raise DataError(f"{line}: {len(values)} pixels{hint}, expected {IMAGE_SIZE**2} ({IMAGE_SIZE}x{IMAGE_SIZE})")
+        raise ValueError(f"{len(values)} pixels{hint}, expected {IMAGE_SIZE**2} ({IMAGE_SIZE}x{IMAGE_SIZE})")
     if values.min() < 0 or values.max() > 255:
         wrong = values[(values < 0) | (values > 255)][0]
-        raise DataError(f"{line}: pixel value {wrong} is outside 0 to 255")
+        raise ValueError(f"pixel value {wrong} is outside 0 to 255")
     return values.astype(np.uint8)

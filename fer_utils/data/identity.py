@@ -1,79 +1,223 @@
-"""Which copy of FER2013 is it: each image is compared with the reference of the known set.
+"""Which picture of FER2013 each image shows, wherever it stands and whatever was done to it.
 
-Copies that differ silently, under the same file names, are common: blurred, contrast stretched, split anew,
-augmented, incomplete. A network trained on one cannot be compared with a published result.
+The reference (``fer2013_reference.parquet``, made by :mod:`fer_utils.data.reference`) holds for each image a hash of
+the pixels, mean, standard deviation, sharpness and its products with 16 fixed random patterns. A difference of two
+images changes those products by about its RMS, wherever in the image it lies, and no image can be rebuilt from
+16 numbers (Johnson and Lindenstrauss, 1984).
 """
+
+import hashlib
+import io
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
-from fer_utils.constants import CLASSES
-from fer_utils.data import pictures
-from fer_utils.data.pictures import ORIENTATIONS, PRODUCTS, nearest, pixel_hash, products, rms, similarity, to_jpeg
-from fer_utils.data.verdict import judge
+from fer_utils.constants import IMAGE_SIZE
+from fer_utils.errors import DataError
 
-#: Two images are one picture when their products correlate at least so. With the picture of the same name: upright,
-#: turned, and where 5% of the others do clearly (where 40% do, the name is enough).
-SAME_NAME, SAME_NAME_TURNED, SAME_NAME_TRUSTED = 0.85, 0.98, 0.3
-#: With the nearest of all, the nearest of the same class, and that where the nearest of most are of their class.
-ANY_CLASS, SAME_CLASS, SAME_CLASS_TRUSTED = 0.99, 0.97, 0.8
+REFERENCE = Path(__file__).with_name("fer2013_reference.parquet")
+
+#: Steps in which the reference stores means and standard deviations, and products with the patterns.
+STATISTIC_STEP, PRODUCT_STEP = 0.5, 2.0
+#: Hexadecimal digits of a hash that the reference stores: of Kaggle's pixels, and of those that TensorFlow's
+#: default decoder (libjpeg's fast transform) makes of the same files.
+HASH_DIGITS, OTHER_DIGITS = 12, 4
+JPEG_QUALITY = 95  # OpenCV's default, with which Kaggle's files were made from the competition's pixels
+
+_SIZE = IMAGE_SIZE**2
+_BITS = np.frombuffer(hashlib.shake_256(b"fer2013").digest(16 * _SIZE // 8), np.uint8)
+_SIGNS = np.unpackbits(_BITS).reshape(16, _SIZE).astype(np.float32) * 2 - 1
+#: 16 patterns of sum 0 (so that brightness does not count) and length 1.
+PATTERNS = (_SIGNS - _SIGNS.mean(axis=1, keepdims=True)) / IMAGE_SIZE
+PRODUCTS = [f"product{i}" for i in range(len(PATTERNS))]
+
+#: What turns a copy's images back, by what had been done to them.
+ORIENTATIONS = {
+    "": lambda x: x,
+    "mirrored": lambda x: x[:, :, ::-1],
+    "upside down": lambda x: x[:, ::-1],
+    "rotated by 180 degrees": lambda x: x[:, ::-1, ::-1],
+    "rotated by 90 degrees clockwise": lambda x: np.rot90(x, 1, (1, 2)),
+    "rotated by 90 degrees counter-clockwise": lambda x: np.rot90(x, 3, (1, 2)),
+    "transposed": lambda x: x.transpose(0, 2, 1),
+    "transposed along the other diagonal": lambda x: x[:, ::-1, ::-1].transpose(0, 2, 1),
+}
+
+#: Correlation of two images' products from which on they show one picture: with any of the reference (2% of FER2013's
+#: own images have another one so near, mostly the same photograph), with the one of the same name, and with that where
+#: most images of this name agree.
+ALIKE, SAME_NAME, TRUSTED = 0.98, 0.85, 0.3
 FLAT = 3.0  # a standard deviation below this leaves nothing to correlate
 SAMPLE = 300
 
 #: Images that differ by no more than this RMS (in grey levels, pooled over a half) are called near: JPEG decoders
-#: differ by up to 0.6 and a second encoding at quality 95 by 0.3, but one at quality 90 by 3. Single images are
-#: known to about a fifth, so that among many a larger estimate passes.
+#: differ less, and so does a second encoding at quality 95, but not one at quality 90. Single images are known to
+#: about a fifth, so among many a larger estimate passes.
 NEAR, NEAR_SINGLE, NEAR_MEAN = 1.25, 2.5, 0.6
 OTHER_DECODER = 6.0
-#: For images that the reference itself knows only approximately, so many times the difference is allowed.
+#: The reference knows some images only approximately; for these the allowed difference is this many times larger.
 RECOVERED_FACTOR = 3.0
 
 HALVES = {"Training": "train", "PublicTest": "test", "PrivateTest": "test", "test": "test"}
 
 
+# --- numbers that describe an image -------------------------------------------------------------------------------
+
+
+def pixel_hash(images: np.ndarray) -> np.ndarray:
+    """Return a 64-bit hash of each image's pixels, as 16 hexadecimal digits: BLAKE2b over the rows.
+
+    Among 36,000 different images the chance that any two share a hash is below 1 in 10 billion.
+    """
+    digests = [hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).hexdigest() for image in images]
+    return np.array(digests, dtype="U16")
+
+
+def statistics(images: np.ndarray) -> pd.DataFrame:
+    """Return ``mean`` and ``std`` of each image in grey levels, and ``sharpness``.
+
+    That is the variance of the 4-neighbour Laplacian on the inner pixels: 0 for a flat image, about 2,000 for a sharp
+    face of 48x48 pixels (Pech-Pacheco et al., 2000, Diatom autofocusing in brightfield microscopy).
+    """
+
+    def of_chunk(x):
+        inner = x[:, 1:-1, 1:-1]
+        laplacian = x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:] - 4 * inner
+        return np.column_stack([x.mean(axis=(1, 2)), x.std(axis=(1, 2)), laplacian.var(axis=(1, 2))])
+
+    return pd.DataFrame(_in_chunks(of_chunk, images), columns=["mean", "std", "sharpness"])
+
+
+def products(images: np.ndarray, patterns: np.ndarray = PATTERNS) -> np.ndarray:
+    """Return the products of 48x48 images with patterns: ndarray of float32, shape (n, number of patterns)."""
+    return _in_chunks(lambda x: x.reshape(-1, _SIZE) @ patterns.T, images)
+
+
+def _in_chunks(function, images, size=2048):
+    """Apply a function to images as float32, some at a time, since all of them take 330 MB."""
+    chunks = [function(np.asarray(images[i : i + size], np.float32)) for i in range(0, max(len(images), 1), size)]
+    return np.concatenate(chunks).astype(np.float32)
+
+
+def products_turned(images: np.ndarray) -> np.ndarray:
+    """Return the products of images turned back by each of ``ORIENTATIONS``: float32, shape (n, 8, 16).
+
+    The patterns are turned instead of the images.
+    """
+    turned = np.empty((len(ORIENTATIONS), *PATTERNS.shape), np.float32)
+    for patterns, turn in zip(turned, ORIENTATIONS.values(), strict=True):
+        patterns[:, turn(np.arange(_SIZE).reshape(1, IMAGE_SIZE, IMAGE_SIZE)).ravel()] = PATTERNS
+    return products(images, turned.reshape(-1, _SIZE)).reshape(-1, *turned.shape[:2])
+
+
+def to_jpeg(images: np.ndarray, quality: int = JPEG_QUALITY) -> np.ndarray:
+    """Return images as they come back from a JPEG.
+
+    At quality 95 this turns the competition's pixels into those of Kaggle's files, since Pillow's encoder and
+    OpenCV's both are libjpeg.
+    """
+    decoded = np.empty_like(images)
+    for i, image in enumerate(images):
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality)
+        with Image.open(buffer) as file:
+            decoded[i] = np.asarray(file)
+    return decoded
+
+
+@cache
+def load_reference(path: Path) -> pd.DataFrame:
+    """Return the reference; its columns are those of :func:`fer_utils.data.reference.build`, as numbers."""
+    try:
+        table = pd.read_parquet(path)
+        for name in ("pixel_hash", "other_decoder"):
+            table[name] = [digest.hex() for digest in table[name]]
+        table["name"] = table["usage"].astype(str) + "_" + table.pop("number").astype(str)
+        for columns, step in ((["mean", "std"], STATISTIC_STEP), (PRODUCTS, PRODUCT_STEP)):
+            table[columns] = table[columns].astype(np.float32) * step
+        table["sharpness"] = (table["sharpness"].astype(np.float32) * STATISTIC_STEP) ** 2
+        table["picture"] = first_rows(table).reindex(table["pixel_hash"]).to_numpy()
+        return table.astype({"usage": str})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path.name}: cannot be read as the reference of the known FER2013 ({error}); install the package "
+            "anew, or make the file with `python -m fer_utils.data.reference ZIP RECOVERED`"
+        ) from error
+
+
+def first_rows(reference: pd.DataFrame) -> pd.Series:
+    """Map each hash of the reference to the first row that has it, which stands for all identical images."""
+    return pd.Series(reference.index, reference["pixel_hash"])[lambda rows: ~rows.index.duplicated()]
+
+
+def rms(rows: np.ndarray, means: np.ndarray, known: pd.DataFrame) -> np.ndarray:
+    """Estimate the RMS difference, in grey levels, between images and their rows of the reference.
+
+    From 16 products each (and the means), so known to about a fifth: ndarray of float, shape (n,).
+    """
+    rounding = PRODUCT_STEP**2 / 12
+    pattern = ((rows - known[PRODUCTS].to_numpy()) ** 2).mean(axis=1) - rounding
+    shift = np.maximum(np.abs(means - known["mean"].to_numpy()) - STATISTIC_STEP / 2, 0)
+    return np.sqrt(np.maximum(pattern, 0) + shift**2)
+
+
+def _normalised(rows):
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-6)
+
+
+def _nearest(rows, known):
+    """Return for each row of products the most similar known one, and how they correlate: negative if inverted."""
+    rows, known = _normalised(rows), _normalised(known).T
+    index, correlation = np.zeros(len(rows), int), np.zeros(len(rows), np.float32)
+    for i in range(0, len(rows), 256):
+        scores = rows[i : i + 256] @ known
+        index[i : i + 256] = best = np.abs(scores).argmax(axis=1)
+        correlation[i : i + 256] = scores[np.arange(len(best)), best]
+    return index, correlation
+
+
+# --- the images of a copy -----------------------------------------------------------------------------------------
+
+
+def known_labels(images: np.ndarray) -> np.ndarray:
+    """Return FER2013's label of the picture that each 48x48 image shows, -1 where it shows none of it."""
+    reference = load_reference(REFERENCE)
+    index, correlation = _nearest(products(images), reference[PRODUCTS].to_numpy())
+    return np.where(correlation >= ALIKE, reference["label"].to_numpy()[index], -1)
+
+
 def recognise(found: pd.DataFrame, images: np.ndarray, reference: pd.DataFrame, jpeg: bool) -> None:
-    """Add to a table of images (``label``, ``name``) which picture of the reference each shows.
+    """Add to a table of images (``half``, ``label``, ``name``) which picture of the reference each shows.
 
     The columns: ``picture`` (row of the reference, the first of identical ones, or -1), ``kind`` (``"same"``;
     ``"lossless"``: the same once encoded as JPEG; ``"near"``, ``"altered"``; ``"named"``: only the name is known;
     ``"other"``), ``orientation`` (a key of ``ORIENTATIONS``), ``inverted``, ``rms`` (once turned back), ``hash`` and
     the statistics.
     """
-    found[["mean", "std", "sharpness"]] = pictures.statistics(images)
+    found[["mean", "std", "sharpness"]] = statistics(images)
     found["hash"] = pixel_hash(images)
-    first = _first(reference)
-    found["picture"] = _look_up(found["hash"], first)
+    first = first_rows(reference)
+
+    def look_up(hashes):
+        return first.reindex([text[:HASH_DIGITS] for text in hashes]).fillna(-1).astype(int).to_numpy()
+
+    found["picture"] = look_up(found["hash"])
     found["kind"] = np.where(found["picture"] >= 0, "same", "other")
     found[["orientation", "inverted", "rms"]] = "", False, 0.0
     rest = np.flatnonzero(found["picture"] < 0)
     # Encoding all takes seconds; if one image in five were lossless, 60 would hold one.
     sample = rest[np.linspace(0, len(rest) - 1, min(60, len(rest)), dtype=int)]
-    if not jpeg and (_look_up(pixel_hash(to_jpeg(images[sample])), first) >= 0).any():
-        encoded = _look_up(pixel_hash(to_jpeg(images[rest])), first)
+    if not jpeg and (look_up(pixel_hash(to_jpeg(images[sample]))) >= 0).any():
+        encoded = look_up(pixel_hash(to_jpeg(images[rest])))
         found.loc[rest[encoded >= 0], "picture"] = encoded[encoded >= 0]
         found.loc[rest[encoded >= 0], "kind"] = "lossless"
         rest = rest[encoded < 0]
-    if not len(rest):
-        return
-    original = first.reindex(reference["pixel_hash"]).to_numpy()  # the first of identical images
-    named = _rows_by_name(found.iloc[rest], reference)
-    _match_names(found, rest[named >= 0], named[named >= 0], images, reference, original)
-    _match_nearest(found, images, reference, original)
-    only_named = (named >= 0) & (found["picture"].to_numpy()[rest] < 0)
-    found.loc[rest[only_named], "picture"] = original[named[only_named]]
-    found.loc[rest[only_named], "kind"] = "named"
-    _call_near(found, reference)
-
-
-def _first(reference):
-    """Map each hash of the reference to the first row that has it."""
-    first = pd.Series(reference.index, reference["pixel_hash"])
-    return first[~first.index.duplicated()]
-
-
-def _look_up(hashes, first):
-    """Return the row of the reference with these pixels, or -1."""
-    return first.reindex([text[: pictures.HASH_DIGITS] for text in hashes]).fillna(-1).astype(int).to_numpy()
+    if len(rest):
+        _match(found, rest, products_turned(images[rest]), _rows_by_name(found.iloc[rest], reference), reference)
+        _call_near(found, reference)
 
 
 def _rows_by_name(found, reference):
@@ -86,96 +230,88 @@ def _rows_by_name(found, reference):
     return rows
 
 
-def _match_names(found, rows, named, images, reference, original):
-    """Match images with the pictures whose names they carry, in the orientation that fits best."""
-    known = reference[PRODUCTS].to_numpy()[named]
-    best = np.zeros(len(rows))
-    some = np.arange(0, len(rows), max(1, len(rows) // SAMPLE))
-    for orientation, turn in ORIENTATIONS.items():
-        tried = np.abs(similarity(products(turn(images[rows[some]])), known[some])) >= SAME_NAME
-        share = tried.mean() if len(some) >= 20 else 0
-        trusted = share >= 0.05
-        if orientation and not trusted and len(some) < len(rows):
-            continue
-        ours = products(turn(images[rows]))
-        correlation = similarity(ours, known)
-        limit = SAME_NAME_TURNED if orientation else SAME_NAME
-        if trusted:
-            limit = SAME_NAME_TRUSTED if share < 0.4 else 0
-        # One that is not common must fit far better: many faces are almost symmetric.
-        needed = best + (0.001 if trusted else 0.8 * (1 - best))
-        better = (np.abs(correlation) >= limit) & (np.abs(correlation) > needed)
-        best[better] = np.abs(correlation[better])
-        _set(found, rows[better], original[named[better]], orientation, correlation[better], ours[better], reference)
-    # Near-constant images correlate with nothing; they are taken to be treated as most others.
-    flat = (best == 0) & (found["std"].to_numpy()[rows] < FLAT) & (reference["std"].to_numpy()[named] < FLAT)
-    if flat.any():
-        turns = found.loc[rows[best > 0], ["orientation", "inverted"]].value_counts()
-        orientation, inverted = turns.index[0] if len(turns) else ("", False)
-        ours = products(ORIENTATIONS[orientation](images[rows[flat]]))
-        sign = np.full(flat.sum(), -1.0 if inverted else 1.0)
-        _set(found, rows[flat], original[named[flat]], orientation, sign, ours, reference)
+def _match(found, rows, ours, named, reference):
+    """Match images (`rows`, with their products `ours`) by name, the others with the picture most like them."""
+    known = reference[PRODUCTS].to_numpy()
+    std, label = found["std"].to_numpy()[rows], found["label"].to_numpy()[rows]
+    picture, turn, sign = np.full(len(rows), -1), np.zeros(len(rows), int), np.ones(len(rows))
 
+    some = np.flatnonzero(named >= 0)
+    if len(some):
+        correlation = (_normalised(ours[some]) * _normalised(known[named[some]])[:, None]).sum(axis=2)
+        fit, at = np.abs(correlation), np.arange(len(some))
+        fits = (fit == fit.max(axis=1, keepdims=True)) & (fit >= SAME_NAME)
+        share = fits.mean(axis=0) if len(some) >= 20 else np.zeros(len(ORIENTATIONS))
+        # Many faces are almost symmetric: an orientation that is not common must fit far better.
+        limit = np.where(share >= 0.4, 0, np.where(share >= 0.05, TRUSTED, [SAME_NAME] + [ALIKE] * 7))
+        misfit = np.where(fit >= limit, (1 - fit) * np.where(share >= 0.05, 1, 5), np.inf)
+        best = misfit.argmin(axis=1)
+        # Near-constant images correlate with nothing; they are taken to be treated as most others.
+        flat = (std[some] < FLAT) & (reference["std"].to_numpy()[named[some]] < FLAT)
+        hit = (misfit[at, best] < np.inf) & ~flat
+        chosen = np.sign(correlation[at, best])
+        if hit.any():
+            best[flat], chosen[flat] = np.bincount(best[hit]).argmax(), 1 if np.median(chosen[hit]) >= 0 else -1
+        hit |= flat
+        picture[some[hit]], turn[some], sign[some] = named[some[hit]], best, chosen
 
-def _match_nearest(found, images, reference, original):
-    """Match the other images with the pictures that they resemble most, orientation by orientation."""
-    known, known_labels = reference[PRODUCTS].to_numpy(), reference["label"].to_numpy()
-
-    def search(rows, orientation, candidates, limit):
-        if not len(rows) or not len(candidates):
-            return
-        ours = products(ORIENTATIONS[orientation](images[rows]))
-        index, correlation = nearest(ours, known[candidates])
-        hit = np.abs(correlation) >= limit
-        _set(found, rows[hit], original[candidates[index[hit]]], orientation, correlation[hit], ours[hit], reference)
-
-    for orientation, turn in ORIENTATIONS.items():
-        rows = np.flatnonzero(found["picture"] < 0)
-        if not len(rows):
-            return
-        # Some show whether the orientation occurs: all of them against all would take seconds for each.
-        some = rows[:: -(-len(rows) // SAMPLE)]
-        index, correlation = nearest(products(turn(images[some])), known)
-        agrees = known_labels[index] == found["label"].to_numpy()[some]
-        strict = np.abs(correlation) >= np.where(agrees, SAME_CLASS, ANY_CLASS)
+    for orientation in range(len(ORIENTATIONS)):
+        rest = np.flatnonzero(picture < 0)
+        some = rest[:: len(rest) // SAMPLE + 1]
+        index, correlation = _nearest(ours[some, orientation], known)
+        alike = np.abs(correlation) >= ALIKE
         # Labels agree by chance for one image in five.
-        trusted = len(some) >= 20 and (agrees & (np.abs(correlation) >= SAME_CLASS_TRUSTED)).mean() >= 0.8
-        if len(some) < len(rows) and not trusted and strict.mean() < 0.02:
-            continue
-        for label in range(len(CLASSES)):
-            of_class = rows[found["label"].to_numpy()[rows] == label]
-            limit = SAME_CLASS_TRUSTED if trusted else SAME_CLASS
-            search(of_class, orientation, np.flatnonzero(known_labels == label), limit)
-        rest = rows[found["picture"].to_numpy()[rows] < 0]
-        search(rest[:4000], orientation, np.arange(len(known)), ANY_CLASS)
+        agree = (reference["label"].to_numpy()[index] == label[some]).mean() if len(some) >= 20 else 0
+        if len(some) < len(rest):
+            if alike.mean() < 0.05 and agree < 0.8:  # all of them against all would take seconds
+                continue
+            some, (index, correlation) = rest, _nearest(ours[rest, orientation], known)
+        hit = np.abs(correlation) >= (0.8 if agree >= 0.8 else ALIKE)
+        picture[some[hit]], turn[some[hit]], sign[some[hit]] = index[hit], orientation, np.sign(correlation[hit])
 
-
-def _set(found, rows, shown, orientation, correlation, ours, reference):
-    inverted = correlation < 0
-    sign, mean = np.where(inverted, -1, 1), found["mean"].to_numpy()[rows]
-    found.loc[rows, "picture"] = shown
-    found.loc[rows, "kind"] = "altered"
-    found.loc[rows, "orientation"] = orientation
-    found.loc[rows, "inverted"] = inverted
-    known = reference[["mean", *PRODUCTS]].iloc[shown]
-    found.loc[rows, "rms"] = rms(sign[:, None] * ours, np.where(inverted, 255 - mean, mean), known)
+    hit, only_named = picture >= 0, (picture < 0) & (named >= 0)
+    known, mean = reference.iloc[picture[hit]], found["mean"].to_numpy()[rows[hit]]
+    change = sign[hit, None] * ours[hit, turn[hit]]
+    altered = {
+        "kind": "altered",
+        "picture": known["picture"].to_numpy(),
+        "orientation": np.array(list(ORIENTATIONS))[turn[hit]],
+        "inverted": sign[hit] < 0,
+        "rms": rms(change, np.where(sign[hit] < 0, 255 - mean, mean), known),
+    }
+    for name, values in altered.items():
+        found.loc[rows[hit], name] = values
+    found.loc[rows[only_named], "kind"] = "named"
+    found.loc[rows[only_named], "picture"] = reference["picture"].to_numpy()[named[only_named]]
 
 
 def _call_near(found, reference):
     """Call images near that differ as little as two decoders do, all that were treated alike together."""
     altered = found[found["kind"] == "altered"]
-    factor = np.where(reference["recovered"].to_numpy()[altered["picture"]], RECOVERED_FACTOR, 1.0)
-    difference = altered["rms"] / factor
-    shift = np.abs(altered["mean"] - reference["mean"].to_numpy()[altered["picture"]])
-    steady = (shift <= NEAR_MEAN * factor) | altered["inverted"]
-    theirs = reference["pixel_hash"].to_numpy()[altered["picture"]] + altered["hash"].str[: pictures.OTHER_DIGITS]
-    decoded = (altered["rms"] <= OTHER_DECODER) & theirs.isin(reference["pixel_hash"] + reference["other_decoder"])
-    found.loc[altered.index[decoded], "kind"] = "near"
-    altered, difference, steady = altered[~decoded], difference[~decoded], steady[~decoded]
-    single = difference[(difference <= NEAR_SINGLE) & steady]
-    groups = [altered[name].loc[single.index] for name in ("half", "orientation", "inverted")]
-    pooled = (single**2).groupby(groups).transform("mean") ** 0.5
-    found.loc[single.index[pooled <= NEAR], "kind"] = "near"
+    known = reference.loc[altered["picture"]].set_axis(altered.index)
+    theirs = known["pixel_hash"] + altered["hash"].str[:OTHER_DIGITS]
+    other = theirs.isin(reference["pixel_hash"] + reference["other_decoder"]) & (altered["rms"] <= OTHER_DECODER)
+    found.loc[altered.index[other], "kind"] = "near"
+    factor = np.where(known["recovered"], RECOVERED_FACTOR, 1.0)
+    steady = ((altered["mean"] - known["mean"]).abs() <= NEAR_MEAN * factor) | altered["inverted"]
+    single = altered[~other & steady].assign(difference=altered["rms"] / factor).query("difference <= @NEAR_SINGLE")
+    pooled = (
+        (single["difference"] ** 2).groupby([single[n] for n in ("half", "orientation", "inverted")]).transform("mean")
+    )
+    found.loc[single.index[pooled**0.5 <= NEAR], "kind"] = "near"
+
+
+#: How images are paired with places of the reference, in this order: the columns that agree, and what is said then.
+WAYS = (
+    (["part", "label", "name", "picture"], "same"),
+    (["part", "label", "picture"], "same"),
+    (["part", "name", "picture"], "relabelled"),
+    (["label", "name", "picture"], "moved"),
+    (["name", "picture"], "moved and relabelled"),
+    (["part", "picture"], "relabelled"),
+    (["label", "picture"], "moved"),
+    (["picture"], "moved and relabelled"),
+)
 
 
 def pair(found: pd.DataFrame, reference: pd.DataFrame) -> None:
@@ -185,78 +321,17 @@ def pair(found: pd.DataFrame, reference: pd.DataFrame) -> None:
     half, or another usage where the copy states one), ``"moved and relabelled"``, or ``"extra"``.
     """
     found["known"], found["place"] = -1, "extra"
-    rows = reference[["usage", "label", "name"]].assign(
-        half=reference["usage"].map(HALVES),
-        picture=_first(reference).reindex(reference["pixel_hash"]).to_numpy(),
-        row=reference.index,
-    )
-    undecided = found["stated"] == ""
-
-    def find(on, where=True):
-        ours = found[(found["known"] < 0) & where][on]
-        free = rows[~rows["row"].isin(found["known"])]
-        ours = ours.assign(index=ours.index, nth=ours.groupby(on).cumcount())
-        return ours.merge(free.assign(nth=free.groupby(on).cumcount())[[*on, "nth", "row"]], on=[*on, "nth"])
-
-    def take(on, place, where=True):
-        pairs = find(on, where)
-        found.loc[pairs["index"], "known"], found.loc[pairs["index"], "place"] = pairs["row"].to_numpy(), place
-
-    take(["usage", "label", "name", "picture"], "same")
-    take(["usage", "label", "picture"], "same")
-    take(["half", "label", "name", "picture"], "same", undecided)
-    take(["half", "label", "picture"], "same", undecided)
-    take(["usage", "name", "picture"], "relabelled")
-    take(["label", "name", "picture"], "moved")
-    take(["name", "picture"], "moved and relabelled")
-    # Of images that occur under several usages or labels, what explains more comes first.
-    ways = [(["half", "picture"], "relabelled", undecided), (["usage", "picture"], "relabelled", ~undecided),
-            (["label", "picture"], "moved", True)]  # fmt: skip
-    for on, place, where in sorted(ways, key=lambda way: len(find(way[0], way[2])), reverse=True):
-        take(on, place, where)
-    take(["picture"], "moved and relabelled")
-
-
-def identify(images, labels, usage, names, *, jpeg, reference=None) -> tuple[np.ndarray, dict]:
-    """Say which copy of FER2013 some images are.
-
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, 48, 48)
-    labels : ndarray of int, shape (n,)
-        Index into ``CLASSES``.
-    usage : ndarray of str, shape (n,)
-        One of ``USAGES``, or ``"test"`` where the copy says no more.
-    names : ndarray of str, shape (n,)
-        File names.
-    jpeg : bool
-        True if the images were decoded from JPEG files, which cannot hold the competition's lossless pixels.
-    reference : DataFrame, optional
-        Default: the package's own.
-
-    Returns
-    -------
-    usage : ndarray of str, shape (n,)
-        ``"test"`` replaced by the usage that the reference has for the image, where it knows it.
-    verdict : dict
-        ``variant`` (``"fer2013-kaggle-jpeg"``, ``"fer2013-csv-lossless"``, ``"fer2013-modified"`` or ``"unknown"``),
-        ``known`` (True for the first two: whole and unaltered), ``description`` (one sentence), ``differences``
-        (list of str, empty when known).
-    """
-    reference = pictures.load_reference(pictures.REFERENCE) if reference is None else reference
-    found = pd.DataFrame({"usage": usage, "label": np.asarray(labels).astype(np.int8)})
-    found["half"] = found["usage"].map(HALVES)
-    found["stated"] = found["usage"].where(found["usage"] != "test", "")
-    found["name"] = [name.rsplit(".", 1)[0] for name in names]
-    recognise(found, images, reference, jpeg)
-    pair(found, reference)
-    settled = (found["stated"] == "") & (found["place"].isin(["same", "relabelled"]))
-    found.loc[settled, "usage"] = reference["usage"].to_numpy()[found["known"][settled]]
-    return found["usage"].to_numpy().astype("U11"), judge(found, images, reference)
-
-
-def known_labels(images: np.ndarray) -> np.ndarray:
-    """Return FER2013's label of the picture that each 48x48 image shows, -1 where it shows none of it."""
-    reference = pictures.load_reference(pictures.REFERENCE)
-    index, correlation = nearest(products(images), reference[PRODUCTS].to_numpy())
-    return np.where(correlation >= SAME_CLASS, reference["label"].to_numpy()[index], -1)
+    halves = (found["usage"] == "test").any()  # which of the two tests, the copy does not tell
+    ours = found.assign(part=found["half"] if halves else found["usage"], index=found.index)
+    theirs = reference[["label", "name", "picture"]].assign(known=reference.index)
+    theirs["part"] = reference["usage"].map(HALVES) if halves else reference["usage"]
+    for columns, place in WAYS:
+        free = [
+            t.assign(nth=t.groupby(columns).cumcount())[[*columns, "nth", key]]
+            for t, key in (
+                (ours[found["known"] < 0], "index"),
+                (theirs[~theirs["known"].isin(found["known"])], "known"),
+            )
+        ]
+        pairs = free[0].merge(free[1], on=[*columns, "nth"])
+        found.loc[pairs["index"], "known"], found.loc[pairs["index"], "place"] = pairs["known"].to_numpy(), place

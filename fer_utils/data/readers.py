@@ -1,38 +1,44 @@
-"""From a zip, a folder, a ``.tar.gz`` or a CSV to arrays: ``read`` lists the files, ``decoding`` makes pixels of them.
+"""From any form of the data to arrays: ``read`` lists the files, :mod:`fer_utils.data.decoding` makes pixels of them.
 
-What cannot be read, or is not 48x48 greyscale in seven classes, is refused with a
-:class:`~fer_utils.errors.DataError` that names the file and the reason; nothing is skipped silently.
+A form is a list of names and of functions that open them; what it is, its first bytes tell and not its name. What
+cannot be read, or is not 48x48 greyscale in seven classes, is refused with a :class:`~fer_utils.errors.DataError` that
+names the file and the reason; nothing is skipped silently.
 """
 
 import gzip
+import io
 import os
 import re
-import stat
 import tarfile
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.data import decoding, identity
-from fer_utils.data.decoding import IMAGE_FORMATS, shorten
+from fer_utils.data.decoding import CLASS_NAMES, CSV_EMOTIONS, IMAGE_FORMATS, UNREADABLE, shorten, stand_in
 from fer_utils.errors import DataError
 
 #: Files of the competition that hold images, labels and usage, in the order in which they are preferred.
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 
-#: Beyond these something is no copy of FER2013, and may be made to fill memory or disk: FER2013 has 35,887 images of
-#: at most 3 kB, and its CSV has 300 MB.
-LARGEST_IMAGE = 2**24
-LARGEST_TABLE = 2**32
+#: Folders that hold a part of the images, and the usage that they stand for; see `_usages`.
+PARTS = {"train": "Training", "training": "Training", "test": "test", "publictest": "PublicTest",
+         "privatetest": "PrivateTest"} | dict.fromkeys(("val", "valid", "validation", "dev"), "PublicTest")  # fmt: skip
 
 #: Files that operating systems leave behind; they hold no data, so they may be passed over.
 LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
+
+#: The folders of a copy may lie so far down: in ``versions/1`` of kagglehub, or in a repository's ``data``.
+DEPTH = 3
+
+Files = list[tuple[str, Callable]]
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,8 @@ class Reading:
 
     ``images`` (n, 48, 48) uint8; ``labels`` (n,) int64, index into ``CLASSES``; ``usage`` (n,) one of ``USAGES``, or
     ``"test"`` for the images of a ``test/`` folder; ``names`` (n,) file names, or ``row-000012`` for the CSV's row 12
-    (counted from 0, without the header); ``form``: zip, folder or csv, the last also for a CSV in an archive; ``jpeg``:
-    whether every image was a JPEG, so that pixels may differ between decoders.
+    (counted from 0, without the header); ``form``: zip, folder, tar or csv, the last also for a CSV in an archive;
+    ``jpeg``: whether every image was a JPEG, so that pixels may differ between decoders.
     """
 
     images: np.ndarray
@@ -58,160 +64,118 @@ class Reading:
 def read(path: Path) -> Reading:
     """Read a copy of FER2013 in whatever form it is.
 
-    That is a zip or a folder that holds ``train/<class>/<image>`` and ``test/<class>/<image>`` (also one folder down),
-    one of the competition's CSVs, or a zip or ``.tar.gz`` that holds one. Whatever is broken raises a DataError.
+    That is a folder, zip or tar that holds ``train/<class>/<image>`` and ``test/<class>/<image>`` (also some folders
+    down, also in three parts), one of the competition's CSVs, or an archive that holds one. Whatever is broken raises
+    a DataError.
     """
-    name = path.name.lower()
+    form = "archive"
     try:
-        if path.is_dir():
-            return _read_folder(path)
-        if name.endswith(".csv"):
-            with open(path, "rb") as file:
-                return _read_table(file, str(path))
-        if name.endswith((".tar.gz", ".tgz")):
-            return _read_tar(path)
-        if name.endswith(".zip"):
-            return _read_zip(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    raise DataError(f"{path}: not a form this project reads; give a .zip, a .csv, a .tar.gz or a folder")
+        form, opened = _open(path)
+        with opened as files:
+            return _read_files(files, str(path), form)
+    except (*UNREADABLE, tarfile.TarError) as error:
+        if getattr(error, "strerror", None):
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        size = f" ({path.stat().st_size:,} bytes; {error})"
+        raise DataError(f"{path}: truncated, damaged, or no {form} at all{size}; download it again") from error
 
 
 def stamp(path: Path) -> list:
     """Return ``[name, size in bytes, mtime in ns]`` of a file, or of every file of a folder."""
-    root = (tree_root(path) or path) if path.is_dir() else path.parent
+    root = (find_root(path) or path) if path.is_dir() else path.parent
     files = _list_files(root) if path.is_dir() else [path.name]
     return [[name, (root / name).stat().st_size, (root / name).stat().st_mtime_ns] for name in files]
 
 
-# --- the forms: which files there are, and how to get their bytes -------------------------------------------------
+# --- the forms ----------------------------------------------------------------------------------------------------
 
 
-def _read_folder(folder):
-    root = tree_root(folder)
-    if root is None:
-        raise DataError(f"{folder}: holds no train/ and test/ folders, nor does one of its subfolders")
+def _open(path):
+    """Tell the form of a file by its first bytes, and return a context that gives its ``Files``."""
+    if path.is_dir():
+        return "folder", _open_folder(path)
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    instead = stand_in(head)
+    if instead:
+        raise DataError(f"{path}: {instead}")
+    if head.startswith(b"PK") or path.suffix.lower() == ".zip":
+        return "zip", _open_zip(path)
+    packed = head.startswith(b"\x1f\x8b")
+    if packed:
+        with gzip.open(path) as file:
+            head = file.read(1024)
+    if head[257:262] == b"ustar":
+        return "tar", _open_tar(path, packed)
+    if ".csv" in path.name.lower() or b"emotion" in head or b"pixels" in head:
+        return "csv", _open_one(path, gzip.open if packed else open)
+    raise DataError(f"{path}: not a form this project reads; give a .zip, a .csv, a .tar.gz or a folder")
 
-    def read_bytes(path):
+
+@contextmanager
+def _open_one(path, opener) -> Iterator[Files]:
+    yield [("", partial(opener, path, "rb"))]
+
+
+@contextmanager
+def _open_folder(folder) -> Iterator[Files]:
+    root = find_root(folder) or folder
+
+    def open_file(name):
         # A pipe or a device would never end.
-        if not (root / path).is_file():
-            raise OSError("not a regular file")
-        _check_size((root / path).stat().st_size, LARGEST_IMAGE, f"{root}: {path}")
-        return (root / path).read_bytes()
+        if not (root / name).is_file():
+            raise OSError("not a regular file, or a link to a file that is not there")
+        return open(root / name, "rb")
 
-    return _read_tree(_list_files(root), read_bytes, str(root), "folder")
+    yield [(name, partial(open_file, name)) for name in _list_files(root)]
 
 
-def tree_root(folder: Path) -> Path | None:
-    """Find the folder that holds ``train/`` and ``test/``: this one, or the only one below it; None without one."""
-
-    def is_root(candidate):
-        with os.scandir(candidate) as entries:
-            return any(entry.name.casefold() in ("train", "test") and entry.is_dir() for entry in entries)
-
-    if is_root(folder):
-        return folder
-    subfolders = [p for p in sorted(folder.iterdir()) if p.is_dir() and not _is_litter(p.name)]
-    roots = [p for p in subfolders if os.access(p, os.R_OK | os.X_OK) and is_root(p)]
-    if len(roots) > 1:
-        names = ", ".join(p.name for p in roots)
-        raise DataError(f"{folder}: several copies of the data lie here ({names}); give the path of one")
-    return roots[0] if roots else None
+def find_root(folder: Path) -> Path | None:
+    """Find the folder that holds ``train/`` and the like: this one, or the only one below it; None without one."""
+    level = [folder]
+    for _ in range(DEPTH + 1):
+        below = {place: [Path(e) for e in os.scandir(place) if e.is_dir() and not _is_litter(e.name)]
+                 for place in level if os.access(place, os.R_OK | os.X_OK) or place == folder}  # fmt: skip
+        roots = sorted(place for place, inner in below.items() if any(p.name.casefold() in PARTS for p in inner))
+        if len(roots) > 1:
+            names = ", ".join(str(place.relative_to(folder)) for place in roots)
+            raise DataError(f"{folder}: several copies of the data lie here ({names}); give the path of one")
+        if roots:
+            return roots[0]
+        level = [place for inner in below.values() for place in inner]
+    return None
 
 
 def _list_files(root):
-    """List the files in train/ and test/, and what lies beside them, relative to `root` and sorted."""
+    """List the files in train/ and the like, and what lies beside them, relative to `root` and sorted."""
 
     def fail(error):
         raise error
 
     found = []
-    for entry in sorted(root.iterdir()):
-        if entry.is_file():
-            found.append(entry.name)
-        elif entry.name.casefold() in ("train", "test"):
-            for folder, _, names in os.walk(entry, onerror=fail, followlinks=True):
-                below = Path(folder).relative_to(root)
-                # Links could lead in circles.
-                if len(below.parts) > 6:
-                    raise DataError(f"{root}: folders nested too deep at {below}; expected train/<class>/<image>")
-                found += [(below / name).as_posix() for name in names]
-        elif any(path.suffix.lower() in IMAGE_FORMATS for path in entry.rglob("*")):
-            found.append(f"{entry.name}/")
+    for entry in root.iterdir():
+        if entry.name.casefold() not in PARTS or not entry.is_dir():
+            found.append(entry.name + "/" * entry.is_dir())
+            continue
+        for folder, _, names in os.walk(entry, onerror=fail, followlinks=True):
+            below = Path(folder).relative_to(root)
+            # Links could lead in circles.
+            if len(below.parts) > 6:
+                raise DataError(f"{root}: folders nested too deep at {below}; expected train/<class>/<image>")
+            found += [(below / name).as_posix() for name in names]
     return sorted(found)
 
 
-def _read_zip(path):
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-        size = path.stat().st_size
-        what = "an empty file" if size == 0 else f"truncated, damaged, or no zip at all ({size:,} bytes; {error})"
-        raise DataError(f"{path}: {what}; download it again") from error
-    with archive:
-        for entry in archive.infolist():
-            _check_entry(entry, path)
-        files = [e.filename for e in archive.infolist() if not e.is_dir() and not _is_litter(e.filename)]
-        if not files:
-            raise DataError(f"{path}: an empty zip; download the data again")
-        doubled = [name for name, n in Counter(files).items() if n > 1]
-        if doubled:
-            raise DataError(f"{path}: {doubled[0]} is in the zip more than once; download the data again")
-        prefix = _tree_prefix(files, str(path))
-        if prefix is not None:
-            for entry in archive.infolist():
-                _check_size(entry.file_size, LARGEST_IMAGE, f"{path}: {entry.filename}")
-
-            def read_bytes(name):
-                # Up to a limit: `archive.read` first unpacks what there is, whatever size the entry claims.
-                with archive.open(name) as file:
-                    return file.read(LARGEST_IMAGE + 1)
-
-            return _read_tree(files, read_bytes, str(path), "zip", prefix)
-        name = _choose_csv(files)
-        if name is None:
-            raise DataError(
-                f"{path}: holds neither train/<class>/ and test/<class>/ nor {' or '.join(CSV_NAMES)}; "
-                f"it holds {shorten(sorted({f.split('/')[0] for f in files}))}"
-            )
-        _check_size(archive.getinfo(name).file_size, LARGEST_TABLE, f"{path}: {name}")
-        try:
-            with archive.open(name) as file:
-                return _read_table(file, f"{path}: {name}")
-        except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
-            raise DataError(f"{path}: {name} is damaged ({error}); download the data again") from error
-
-
-def _check_entry(entry, path):
-    # ZipInfo has already cut the name at a NUL byte; a backslash is a separator to programs on Windows.
-    name = entry.filename.replace("\\", "/")
-    said = f"{path}: the entry {entry.filename!r}"
-    if not name:
-        raise DataError(f"{path}: damaged: an entry has no name; download it again")
-    if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
-        raise DataError(f"{said} points outside the zip; do not use this file")
-    if entry.flag_bits & 1:
-        raise DataError(f"{said} is encrypted; give a zip without a password")
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # What bzip2 and lzma unpack at once has no limit.
-        raise DataError(f"{said} is packed in an unusual way; pack it anew, as .zip files usually are")
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        raise DataError(f"{said} is a link; give a zip that holds the files themselves")
-
-
-def _tree_prefix(files, where):
-    """Return what precedes ``train/`` and ``test/`` in the names (``""``, ``"<folder>/"``), None without them."""
-    prefixes = set()
-    for name in files:
-        folders = name.split("/")[:-1]
-        depths = [depth for depth, part in enumerate(folders[:2]) if part.casefold() in ("train", "test")]
-        if depths:
-            prefixes.add("".join(f"{part}/" for part in folders[: depths[0]]))
-    if "" in prefixes:
-        return ""
-    if len(prefixes) > 1:
-        raise DataError(f"{where}: holds several copies of the data ({shorten(sorted(prefixes))}); give one alone")
-    return prefixes.pop() if prefixes else None
+@contextmanager
+def _open_zip(path) -> Iterator[Files]:
+    with zipfile.ZipFile(path) as archive:
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        for entry in entries:
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # What bzip2 and lzma unpack at once has no limit.
+                raise DataError(f"{path}: {entry.filename} is packed in an unusual way; pack it anew, as .zip files "
+                                "usually are")  # fmt: skip
+        yield [(entry.filename, partial(archive.open, entry)) for entry in entries]
 
 
 class _Stream(gzip.GzipFile):
@@ -223,44 +187,68 @@ class _Stream(gzip.GzipFile):
         return super().read(size)
 
 
-def _read_tar(path):
-    try:
-        with _Stream(path) as stream, tarfile.open(fileobj=stream) as archive:
-            files = []
-            for member in archive:
-                _check_size(member.size, LARGEST_TABLE, f"{path}: {member.name}")
-                decoding.check_number(len(archive.members), str(path))
-                if member.isfile() and not _is_litter(member.name):
-                    files.append(member.name)
-            name = _choose_csv(files)
-            if name is None:
-                raise DataError(f"{path}: holds neither {' nor '.join(CSV_NAMES)}, but {shorten(files)}")
-            reading = _read_table(archive.extractfile(name), f"{path}: {name}")
-            while stream.read(2**20):  # gzip compares its checksum only at the end
-                _check_size(stream.tell(), 2 * LARGEST_TABLE, str(path))
-            return reading
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path}: truncated or damaged ({error}); download it again") from error
+@contextmanager
+def _open_tar(path, packed) -> Iterator[Files]:
+    with _Stream(path) if packed else open(path, "rb") as stream, tarfile.open(fileobj=stream) as archive:
+        members = []
+        for member in archive:
+            decoding.check_number(len(members), str(path))
+            members += [member] * member.isfile()
+        if any(Path(member.name).suffix.lower() in IMAGE_FORMATS for member in members):
+            # One stream serves no two threads, and going back in a packed one means to unpack it again.
+            content = {m.name: archive.extractfile(m).read(decoding.LARGEST_IMAGE + 1) for m in members}
+            yield [(name, partial(io.BytesIO, data)) for name, data in content.items()]
+        else:
+            yield [(member.name, partial(archive.extractfile, member)) for member in members]
+        while stream.read(2**20):  # gzip compares its checksum only at the end
+            pass
 
 
-def _choose_csv(files):
-    """Pick the CSV to read: by name, or the only one there; None if there is none."""
-    tables = [f for f in files if f.lower().endswith(".csv")]
-    named = [f for wanted in CSV_NAMES for f in tables if f.lower().split("/")[-1] == wanted]
-    return named[0] if named else tables[0] if len(tables) == 1 else None
+# --- a table, or a tree of image files ----------------------------------------------------------------------------
 
 
-def _check_size(size, largest, what):
-    """Refuse a file that is larger than any of its kind, before it is read."""
-    if size > largest:
-        raise DataError(f"{what} has {size:,} bytes unpacked, more than {largest:,}; do not use this file")
+def _read_files(files, where, form):
+    for name, _ in files:
+        # A backslash is a separator to programs on Windows.
+        if name.startswith("/") or ".." in re.split(r"[/\\]", name) or re.match("[A-Za-z]:|\\\\", name):
+            raise DataError(f"{where}: the entry {name!r} points outside the archive; do not use this file")
+    files = [(name, opener) for name, opener in files if not _is_litter(name)]
+    if not files:
+        raise DataError(f"{where}: an empty {form}; download the data again")
+    decoding.check_number(len(files), where)
+    prefix = _prefix([name for name, _ in files], where)
+    if prefix is not None:
+        return _read_tree(files, where, form, prefix)
+    tables = [(name, opener) for name, opener in files if form == "csv" or name.lower().endswith((".csv", ".csv.gz"))]
+    named = [pair for wanted in CSV_NAMES for pair in tables if pair[0].lower().split("/")[-1] == wanted]
+    if not named and len(tables) != 1:
+        holds = shorten(sorted({name.split("/")[0] for name, _ in files}))
+        raise DataError(
+            f"{where}: holds no train/ and test/ folders, nor {' or '.join(CSV_NAMES)}, but {holds}; give a copy of "
+            "FER2013, e.g. with --data kaggle"
+        )
+    name, opener = (named or tables)[0]
+    with opener() as file:
+        return _read_table(file, f"{where}: {name}" if name else where)
 
 
 def _is_litter(path):
     return any(part.startswith(".") or part.casefold() in LITTER for part in path.split("/"))
 
 
-# --- a table, or a tree of image files ----------------------------------------------------------------------------
+def _prefix(files, where):
+    """Return what precedes ``train/`` and ``test/`` in the names (``""``, ``"<folder>/"``), None without them."""
+    prefixes = set()
+    for name in files:
+        folders = name.split("/")[:-1]
+        depth = next((i for i, part in enumerate(folders[: DEPTH + 1]) if part.casefold() in PARTS), None)
+        if depth is not None:
+            prefixes.add("".join(f"{part}/" for part in folders[:depth]))
+    if "" in prefixes:
+        return ""
+    if len(prefixes) > 1:
+        raise DataError(f"{where}: holds several copies of the data ({shorten(sorted(prefixes))}); give one alone")
+    return prefixes.pop() if prefixes else None
 
 
 def _read_table(file, where):
@@ -270,49 +258,80 @@ def _read_table(file, where):
     return Reading(images, labels, usage, names, "csv", "none (pixels are stored as numbers)", False, notes)
 
 
-def _read_tree(paths: list[str], read_bytes: Callable[[str], bytes], where: str, form: str, prefix: str = ""):
+def _read_tree(files, where, form, prefix):
     """Decode ``train/<class>/<name>`` and ``test/<class>/<name>``."""
-    decoding.check_number(len(paths), where)
-    members, notes = _parse_tree(paths, where, prefix)
-    images, kinds = decoding.decode_all([member[0] for member in members], read_bytes, where)
-    labels = np.array([member[2] for member in members], dtype=np.int64)
-    half = np.array([member[1] for member in members])
-    names = np.array([member[3] for member in members])
-    check_complete(images, labels, half, ("train", "test"), where)
+    members, notes = _parse_tree(files, where, prefix)
+    paths, openers, parts, classes, names = zip(*members, strict=True)
+    images, kinds = decoding.decode_all(paths, openers, where)
+    labels, more = _labels(np.array(classes), images, where)
+    parts, names = np.array(parts), np.array(names)
+    usages = _usages(set(parts))
+    doubled = [key for key, n in Counter(zip(parts, labels, names, strict=True)).items() if n > 1]
+    if doubled:
+        part, label, name = doubled[0]
+        raise DataError(f"{where}: two images are called {part}/{CLASSES[label]}/{name}")
+    check_complete(images, labels, parts, sorted(usages, key=list(PARTS).index), where)
+    if set(usages) != {"train", "test"}:
+        notes.append("read as: " + ", ".join(f"{part}/ as {usage}" for part, usage in sorted(usages.items())))
     if set(kinds) != {"JPEG"}:
         notes.append("image files are " + ", ".join(f"{kind} ({n})" for kind, n in sorted(kinds.items())))
-    usage = np.where(half == "train", "Training", "test")
-    return Reading(images, labels, usage, names, form, decoding.decoder(), set(kinds) == {"JPEG"}, tuple(notes))
+    usage = np.array([usages[part] for part in parts])
+    return Reading(images, labels, usage, names, form, decoding.decoder(), set(kinds) == {"JPEG"}, (*notes, *more))
 
 
-def _parse_tree(paths, where, prefix):
-    """Return (path, half, label, name) of each image, and what else there is."""
+def _parse_tree(files, where, prefix):
+    """Return (path, opener, part, class, name) of each image, and what else there is."""
     members, others, unknown = [], set(), Counter()
-    for path in paths:
-        if _is_litter(path):
-            continue
+    for path, opener in files:
         parts = path.removeprefix(prefix).split("/")
-        half = parts[0].casefold()
-        if not path.startswith(prefix) or half not in ("train", "test") or len(parts) == 1:
+        part = parts[0].casefold()
+        if not path.startswith(prefix) or part not in PARTS or len(parts) == 1:
             others.add(parts[0] + "/" * (len(parts) > 1))
         elif len(parts) != 3:
-            raise DataError(f"{where}: {path} is out of place; expected {half}/<class>/<image>")
-        elif parts[1].casefold() not in CLASSES:
-            unknown[f"{half}/{parts[1]}"] += 1
+            raise DataError(f"{where}: {path} is out of place; expected {part}/<class>/<image>")
+        elif parts[1].casefold() not in (*CLASS_NAMES, *"0123456"):
+            unknown[f"{part}/{parts[1]}"] += 1
         elif Path(path).suffix.lower() not in IMAGE_FORMATS:
             raise DataError(f"{where}: {path} is not an image ({', '.join(IMAGE_FORMATS)}); remove it")
         else:
-            members.append((path, half, CLASSES.index(parts[1].casefold()), parts[2]))
+            members.append((path, opener, part, parts[1].casefold(), parts[2]))
     if unknown:
         found = ", ".join(f"{folder} ({n} files)" for folder, n in sorted(unknown.items()))
         raise DataError(f"{where}: unknown class folder: {found}; the classes are {', '.join(CLASSES)}")
     if not members:
         raise DataError(f"{where}: train/ and test/ hold no images")
-    doubled = [key for key, n in Counter(member[1:] for member in members).items() if n > 1]
-    if doubled:
-        half, label, name = doubled[0]
-        raise DataError(f"{where}: two images are called {half}/{CLASSES[label]}/{name}")
     return members, [f"not read, beside train/ and test/: {shorten(sorted(others))}"] if others else []
+
+
+def _labels(classes, images, where):
+    """Return labels from the names of folders; numbers are those under which the images are FER2013's."""
+    if not np.isin(classes, list("0123456")).any():
+        return np.array([CLASSES.index(CLASS_NAMES[name]) for name in classes], dtype=np.int64), []
+    some = slice(None, None, len(images) // decoding.COMPARED + 1)
+    known = identity.known_labels(images[some])
+    ways = []
+    for order, said in ((CLASSES, "alphabetical"), (CSV_EMOTIONS, "the competition's")):
+        meaning = CLASS_NAMES | dict(zip("0123456", order, strict=True))
+        labels = np.array([CLASSES.index(meaning[name]) for name in classes], dtype=np.int64)
+        ways.append(((known == labels[some]).sum(), said, labels))
+    agree, said, labels = max(ways, key=lambda way: way[0])
+    if agree > 0.8 * max((known >= 0).sum(), 1):
+        return labels, [f"class folders are numbers, whose order is {said}, as the known images show"]
+    raise DataError(
+        f"{where}: class folders are numbers, and no image tells which (0 to 6 is alphabetical, or the competition's "
+        f"{', '.join(CSV_EMOTIONS)}); rename the folders to {', '.join(CLASSES)}"
+    )
+
+
+def _usages(parts):
+    """Return the usage of each part; the only one beside train is the whole test set, whatever it is called."""
+    usages = {part: PARTS[part] for part in parts}
+    tests = [part for part in parts if usages[part] != "Training"] or ["test"]
+    if len(tests) == 1:
+        usages[tests[0]] = "test"
+    elif "test" in tests:
+        usages["test"] = "PrivateTest"
+    return usages if "Training" in usages.values() else usages | {"train": "Training"}
 
 
 def check_complete(images, labels, part, parts, where: str) -> None:
@@ -322,16 +341,10 @@ def check_complete(images, labels, part, parts, where: str) -> None:
         if not len(in_part):
             sizes = ", ".join(f"{name} {np.count_nonzero(part == name):,}" for name in parts)
             raise DataError(f"{where}: no images in {one} ({sizes}); FER2013 has {' and '.join(parts)}")
-        missing = [label for label in range(len(CLASSES)) if label not in in_part]
-        if missing:
-            known = identity.known_labels(images)
-            filed = Counter(CLASSES[label] for label in labels[np.isin(known, missing) & (part == one)])
+        missing = np.setdiff1d(range(len(CLASSES)), in_part)
+        if len(missing):
+            filed = Counter(CLASSES[k] for k in labels[np.isin(identity.known_labels(images), missing) & (part == one)])
             merged = ", ".join(f"{name} ({n:,})" for name, n in filed.most_common(3))
-            raise DataError(
-                f"{where}: no images of class {', '.join(CLASSES[i] for i in missing)} in {one}; "
-                + (
-                    f"FER2013's of that class are among {merged}: classes were merged"
-                    if merged
-                    else "this copy is incomplete"
-                )
-            )
+            why = f"FER2013's of that class are among {merged}: classes were merged" if merged else ""
+            names = ", ".join(CLASSES[k] for k in missing)
+            raise DataError(f"{where}: no images of class {names} in {one}; {why or 'this copy is incomplete'}")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_utils.constants import CLASSES, USAGES
-from fer_utils.data import pictures
+from fer_utils.data import identity
 from fer_utils.errors import DataError
 
 
@@ -26,17 +26,17 @@ def build(images: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: np.n
     ``<class>/<file name>``; `other` holds the same files as TensorFlow's default decoder gives them. Statistics (of the
     sharpness its root) and products are in whole steps.
     """
-    table = pictures.statistics(images).assign(sharpness=lambda t: np.sqrt(t["sharpness"]))
-    table = (table / pictures.STATISTIC_STEP).round().astype(np.int16)
-    rounded = np.rint(pictures.products(images) / pictures.PRODUCT_STEP).astype(np.int16)
+    table = identity.statistics(images).assign(sharpness=lambda t: np.sqrt(t["sharpness"]))
+    table = (table / identity.STATISTIC_STEP).round().astype(np.int16)
+    rounded = np.rint(identity.products(images) / identity.PRODUCT_STEP).astype(np.int16)
     numbers = [PurePosixPath(name).stem.removeprefix(f"{part}_") for name, part in zip(names, usage, strict=True)]
-    table = table.join(pd.DataFrame(rounded, columns=pictures.PRODUCTS)).assign(
+    table = table.join(pd.DataFrame(rounded, columns=identity.PRODUCTS)).assign(
         usage=pd.Categorical(usage, USAGES, ordered=True),
         label=np.asarray(labels).astype(np.int8),
         number=np.array(numbers).astype(np.int32),
-        pixel_hash=[text[: pictures.HASH_DIGITS] for text in pictures.pixel_hash(images)],
+        pixel_hash=[text[: identity.HASH_DIGITS] for text in identity.pixel_hash(images)],
         other_decoder=[
-            text[: pictures.OTHER_DIGITS] for text in pictures.pixel_hash(images if other is None else other)
+            text[: identity.OTHER_DIGITS] for text in identity.pixel_hash(images if other is None else other)
         ],
         recovered=[f"{CLASSES[k]}/{name}" in recovered for k, name in zip(labels, names, strict=True)],
     )
@@ -44,10 +44,10 @@ def build(images: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: np.n
 
 
 def save(table: pd.DataFrame, path: Path) -> None:
-    """Write a table of `build`; :func:`fer_utils.data.pictures.load_reference` reads it."""
+    """Write a table of `build`; :func:`fer_utils.data.identity.load_reference` reads it."""
     digests = {name: [bytes.fromhex(text) for text in table[name]] for name in ("pixel_hash", "other_decoder")}
-    fields = {"number": pa.int32(), "pixel_hash": pa.binary(pictures.HASH_DIGITS // 2)}
-    fields["other_decoder"] = pa.binary(pictures.OTHER_DIGITS // 2)
+    fields = {"number": pa.int32(), "pixel_hash": pa.binary(identity.HASH_DIGITS // 2)}
+    fields["other_decoder"] = pa.binary(identity.OTHER_DIGITS // 2)
     packed = pa.Table.from_pandas(table.assign(**digests), preserve_index=False)
     for name, kind in fields.items():
         packed = packed.set_column(packed.column_names.index(name), name, packed[name].cast(kind))
@@ -75,7 +75,7 @@ def main(argv=None) -> int:
     parser.add_argument(
         "recovered", type=Path, help="text file: one path a line, the images that need not match exactly"
     )
-    parser.add_argument("--out", type=Path, default=pictures.REFERENCE, help="file to write")
+    parser.add_argument("--out", type=Path, default=identity.REFERENCE, help="file to write")
     options = parser.parse_args(argv)
     lines = options.recovered.read_text(encoding="utf-8").split()
     recovered = {"/".join(PurePosixPath(line).parts[-2:]) for line in lines}

@@ -12,11 +12,11 @@ from PIL import Image
 
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.data import dataset as data
-from fer_utils.data import decoding, pictures, readers, reference
+from fer_utils.data import decoding, identity, readers, reference
 from fer_utils.data.synthetic import make_faces
 from fer_utils.errors import DataError
 
-PACKAGED = pictures.REFERENCE
+PACKAGED = identity.REFERENCE
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def other_reference(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch, tmp_path, other_reference):
     """Keep these tests away from the user's data and cache, and spare the comparison with 35,887 known images."""
-    monkeypatch.setattr(pictures, "REFERENCE", other_reference)
+    monkeypatch.setattr(identity, "REFERENCE", other_reference)
     monkeypatch.delenv("FER2013_DATA", raising=False)
     monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
 
@@ -118,7 +118,7 @@ def renamed(small_set, rename):
 def test_known_images_keep_their_usage_whatever_they_are_called(small_set, tmp_path, monkeypatch):
     names = np.array([name.split("/")[-1] for name in small_set.files])
     reference.save(reference.build(small_set.images, small_set.labels, small_set.usage, names), tmp_path / "r.parquet")
-    monkeypatch.setattr(pictures, "REFERENCE", tmp_path / "r.parquet")
+    monkeypatch.setattr(identity, "REFERENCE", tmp_path / "r.parquet")
     genuine = data.load(small_set.write_zip(tmp_path / "a.zip"), on_message=quiet)
     changed = renamed(small_set, lambda n: f"{n.rsplit('/', 1)[0]}/{hashlib.md5(n.encode()).hexdigest()}.jpg")
     other = data.load(small_set.write_zip(tmp_path / "b.zip", changed=changed), on_message=quiet)
@@ -201,7 +201,7 @@ def test_a_damaged_copy_in_the_cache_folder_is_an_error_and_no_reason_to_fall_ba
 @pytest.fixture
 def quick_identity(monkeypatch):
     """Spare the comparison with known images, which is not what these tests are about."""
-    monkeypatch.setattr(data.identity, "identify", lambda images, labels, usage, *_, **__: (usage, {"description": ""}))
+    monkeypatch.setattr(data.verdict, "identify", lambda images, labels, usage, *_, **__: (usage, {"description": ""}))
 
 
 @pytest.fixture
@@ -333,7 +333,7 @@ def real(real_data, tmp_path_factory):
     """Return the real dataset, its cache folder and source."""
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "REFERENCE", PACKAGED)
+        patch.setattr(identity, "REFERENCE", PACKAGED)
         return data.load(real_data, cache, quiet), cache, real_data
 
 
@@ -351,7 +351,7 @@ def test_real_data(real):
 
 
 def test_real_data_loads_fast_from_the_cache(real, monkeypatch):
-    monkeypatch.setattr(pictures, "REFERENCE", PACKAGED)
+    monkeypatch.setattr(identity, "REFERENCE", PACKAGED)
     _, cache, path = real
     started = time.monotonic()
     data.load(path, cache, quiet)

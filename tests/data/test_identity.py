@@ -9,9 +9,9 @@ from PIL import Image
 from scipy import ndimage
 
 from fer_utils.constants import CLASSES, USAGES
-from fer_utils.data import identity, pictures, reference
+from fer_utils.data import identity, reference, verdict
 from fer_utils.data.dataset import content_hash, counts, load
-from fer_utils.data.pictures import pixel_hash, statistics, to_jpeg
+from fer_utils.data.identity import pixel_hash, statistics, to_jpeg
 from fer_utils.data.synthetic import make_faces
 from fer_utils.errors import DataError
 
@@ -53,7 +53,7 @@ def planted(faces, tmp_path_factory):
     """A reference of the faces, written and read as the package's own is."""
     path = tmp_path_factory.mktemp("reference") / "small.parquet"
     reference.save(reference.build(**faces), path)
-    return pictures.load_reference(path)
+    return identity.load_reference(path)
 
 
 def identify(copy, planted, form="folder", jpeg=False):
@@ -61,7 +61,7 @@ def identify(copy, planted, form="folder", jpeg=False):
     usage = copy["usage"]
     if form == "folder":
         usage = np.where(usage == "Training", "Training", "test")
-    return identity.identify(copy["images"], copy["labels"], usage, copy["names"], jpeg=jpeg, reference=planted)
+    return verdict.identify(copy["images"], copy["labels"], usage, copy["names"], jpeg=jpeg, reference=planted)
 
 
 def differences(copy, planted, **options):
@@ -102,7 +102,7 @@ def test_rms_is_that_of_the_pixels(faces, planted):
     """The estimate from 16 products has an error of about a fifth for one image, and less for many."""
     for sigma in (1, 4, 16):
         changed = faces["images"] + np.random.default_rng(sigma).normal(0, sigma, faces["images"].shape)
-        found = pictures.rms(pictures.products(changed), changed.mean(axis=(1, 2)), planted)
+        found = identity.rms(identity.products(changed), changed.mean(axis=(1, 2)), planted)
         truth = np.sqrt(((changed - faces["images"].astype(float)) ** 2).mean(axis=(1, 2)))
         assert np.sqrt((found**2).mean()) == pytest.approx(np.sqrt((truth**2).mean()), rel=0.06)
         assert np.std(found / truth) < 0.25
@@ -126,8 +126,8 @@ def test_counts_list_every_class(faces):
 
 
 def test_packaged_reference_is_small_and_whole():
-    table = pictures.load_reference(pictures.REFERENCE)
-    assert pictures.REFERENCE.stat().st_size < 1_000_000
+    table = identity.load_reference(identity.REFERENCE)
+    assert identity.REFERENCE.stat().st_size < 1_000_000
     # The numbers of the published set: images, images by split, recovered ones.
     assert len(table) == 35887 and table["recovered"].sum() == 149
     assert [int((table["usage"] == part).sum()) for part in USAGES] == [28709, 3589, 3589]
@@ -138,7 +138,7 @@ def test_packaged_reference_is_small_and_whole():
 def test_broken_reference_is_named(tmp_path, content):
     (tmp_path / "broken.parquet").write_bytes(content)
     with pytest.raises(DataError, match="broken.parquet"):
-        pictures.load_reference(tmp_path / "broken.parquet")
+        identity.load_reference(tmp_path / "broken.parquet")
 
 
 def test_command_makes_the_reference(small_set, tmp_path, monkeypatch):
@@ -148,7 +148,7 @@ def test_command_makes_the_reference(small_set, tmp_path, monkeypatch):
     (tmp_path / "recovered.txt").write_text("\n".join(names[:2]))
     command = [str(archive), str(tmp_path / "recovered.txt"), "--out", str(out)]
     assert reference.main(command) == 0
-    made = pictures.load_reference(out)
+    made = identity.load_reference(out)
     assert sorted(made["pixel_hash"]) == sorted(text[:12] for text in pixel_hash(small_set.images))
     assert set(made["name"][made["recovered"]]) == {name.split("/")[-1][:-4] for name in names[:2]}
     (tmp_path / "recovered.txt").write_text("train/angry/Training_none.jpg\n")
@@ -197,7 +197,7 @@ def test_another_known_decoder_is_known_by_its_hash(faces, tmp_path):
     other = levels(faces["images"] + np.random.default_rng(1).normal(0, 2.2, faces["images"].shape))
     for known in (True, False):
         reference.save(reference.build(**faces, other=other if known else None), tmp_path / f"{known}.parquet")
-        planted = pictures.load_reference(tmp_path / f"{known}.parquet")
+        planted = identity.load_reference(tmp_path / f"{known}.parquet")
         assert identify(faces | {"images": other}, planted)[1]["known"] is known
 
 
@@ -319,7 +319,7 @@ def test_of_two_identical_images_the_right_one_is_missing(faces, tmp_path):
     images[1] = images[0]
     copy = faces | {"images": images}
     reference.save(reference.build(**copy), tmp_path / "a.parquet")
-    planted = pictures.load_reference(tmp_path / "a.parquet")
+    planted = identity.load_reference(tmp_path / "a.parquet")
     for lost in (0, 1):
         (text,) = differences(take(copy, np.arange(154) != lost), planted)
         assert text.endswith(f"e.g. Training/angry/{faces['names'][lost].removesuffix('.jpg')}")
