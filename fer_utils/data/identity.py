@@ -22,9 +22,7 @@ REFERENCE = Path(__file__).with_name("fer2013_reference.parquet")
 
 #: Steps in which the reference stores means and standard deviations, and products with the patterns.
 STATISTIC_STEP, PRODUCT_STEP = 0.5, 2.0
-#: Hexadecimal digits of a hash that the reference stores: of Kaggle's pixels, and of those that TensorFlow's
-#: default decoder (libjpeg's fast transform) makes of the same files.
-HASH_DIGITS, OTHER_DIGITS = 12, 4
+HASH_DIGITS = 10  # hexadecimal digits of a hash that the reference stores
 JPEG_QUALITY = 95  # OpenCV's default, with which Kaggle's files were made from the competition's pixels
 
 _SIZE = IMAGE_SIZE**2
@@ -57,7 +55,6 @@ SAMPLE = 300
 #: differ less, and so does a second encoding at quality 95, but not one at quality 90. Single images are known to
 #: about a fifth, so among many a larger estimate passes.
 NEAR, NEAR_SINGLE, NEAR_MEAN = 1.25, 2.5, 0.6
-OTHER_DECODER = 6.0
 #: The reference knows some images only approximately; for these the allowed difference is this many times larger.
 RECOVERED_FACTOR = 3.0
 
@@ -133,8 +130,7 @@ def load_reference(path: Path) -> pd.DataFrame:
     """Return the reference; its columns are those of :func:`fer_utils.data.reference.build`, as numbers."""
     try:
         table = pd.read_parquet(path)
-        for name in ("pixel_hash", "other_decoder"):
-            table[name] = [digest.hex() for digest in table[name]]
+        table["pixel_hash"] = [digest.hex() for digest in table["pixel_hash"]]
         table["name"] = table["usage"].astype(str) + "_" + table.pop("number").astype(str)
         for columns, step in ((["mean", "std"], STATISTIC_STEP), (PRODUCTS, PRODUCT_STEP)):
             table[columns] = table[columns].astype(np.float32) * step
@@ -246,14 +242,17 @@ def _match(found, rows, ours, named, reference):
         limit = np.where(share >= 0.4, 0, np.where(share >= 0.05, TRUSTED, [SAME_NAME] + [ALIKE] * 7))
         misfit = np.where(fit >= limit, (1 - fit) * np.where(share >= 0.05, 1, 5), np.inf)
         best = misfit.argmin(axis=1)
-        # Near-constant images correlate with nothing; they are taken to be treated as most others.
+        # Near-constant images correlate with nothing; they are taken to be treated as most others, and so is the sign
+        # of what hardly correlates.
         flat = (std[some] < FLAT) & (reference["std"].to_numpy()[named[some]] < FLAT)
         hit = (misfit[at, best] < np.inf) & ~flat
-        chosen = np.sign(correlation[at, best])
         if hit.any():
-            best[flat], chosen[flat] = np.bincount(best[hit]).argmax(), 1 if np.median(chosen[hit]) >= 0 else -1
+            best[flat] = np.bincount(best[hit]).argmax()
+        chosen = correlation[at, best]
+        weak = flat | (np.abs(chosen) < SAME_NAME)
+        chosen[weak] = 1 if np.median(chosen[hit]) >= 0 or not hit.any() else -1
         hit |= flat
-        picture[some[hit]], turn[some], sign[some] = named[some[hit]], best, chosen
+        picture[some[hit]], turn[some], sign[some] = named[some[hit]], best, np.sign(chosen)
 
     for orientation in range(len(ORIENTATIONS)):
         rest = np.flatnonzero(picture < 0)
@@ -266,7 +265,7 @@ def _match(found, rows, ours, named, reference):
             if alike.mean() < 0.05 and agree < 0.8:  # all of them against all would take seconds
                 continue
             some, (index, correlation) = rest, _nearest(ours[rest, orientation], known)
-        hit = np.abs(correlation) >= (0.8 if agree >= 0.8 else ALIKE)
+        hit = (np.abs(correlation) >= (0.8 if agree >= 0.8 else ALIKE)) & (std[some] >= FLAT)
         picture[some[hit]], turn[some[hit]], sign[some[hit]] = index[hit], orientation, np.sign(correlation[hit])
 
     hit, only_named = picture >= 0, (picture < 0) & (named >= 0)
@@ -289,12 +288,9 @@ def _call_near(found, reference):
     """Call images near that differ as little as two decoders do, all that were treated alike together."""
     altered = found[found["kind"] == "altered"]
     known = reference.loc[altered["picture"]].set_axis(altered.index)
-    theirs = known["pixel_hash"] + altered["hash"].str[:OTHER_DIGITS]
-    other = theirs.isin(reference["pixel_hash"] + reference["other_decoder"]) & (altered["rms"] <= OTHER_DECODER)
-    found.loc[altered.index[other], "kind"] = "near"
     factor = np.where(known["recovered"], RECOVERED_FACTOR, 1.0)
     steady = ((altered["mean"] - known["mean"]).abs() <= NEAR_MEAN * factor) | altered["inverted"]
-    single = altered[~other & steady].assign(difference=altered["rms"] / factor).query("difference <= @NEAR_SINGLE")
+    single = altered[steady].assign(difference=altered["rms"] / factor).query("difference <= @NEAR_SINGLE")
     pooled = (
         (single["difference"] ** 2).groupby([single[n] for n in ("half", "orientation", "inverted")]).transform("mean")
     )

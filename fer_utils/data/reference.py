@@ -6,7 +6,6 @@ resized copy); a comparison must not expect those to match to the last bit.
 
 import argparse
 import sys
-import zipfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,12 +18,11 @@ from fer_utils.data import identity
 from fer_utils.errors import DataError
 
 
-def build(images: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: np.ndarray, recovered=(), other=None):
+def build(images: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: np.ndarray, recovered=()) -> pd.DataFrame:
     """Return the table that the reference's file holds: one row per image, sorted by usage, label and number.
 
     File names are ``<usage>_<number>.jpg``, as Kaggle's are; `recovered` names images that need not match exactly, as
-    ``<class>/<file name>``; `other` holds the same files as TensorFlow's default decoder gives them. Statistics (of the
-    sharpness its root) and products are in whole steps.
+    ``<class>/<file name>``. Statistics (of the sharpness its root) and products are in whole steps.
     """
     table = identity.statistics(images).assign(sharpness=lambda t: np.sqrt(t["sharpness"]))
     table = (table / identity.STATISTIC_STEP).round().astype(np.int16)
@@ -34,10 +32,7 @@ def build(images: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: np.n
         usage=pd.Categorical(usage, USAGES, ordered=True),
         label=np.asarray(labels).astype(np.int8),
         number=np.array(numbers).astype(np.int32),
-        pixel_hash=[text[: identity.HASH_DIGITS] for text in identity.pixel_hash(images)],
-        other_decoder=[
-            text[: identity.OTHER_DIGITS] for text in identity.pixel_hash(images if other is None else other)
-        ],
+        pixel_hash=[bytes.fromhex(text[: identity.HASH_DIGITS]) for text in identity.pixel_hash(images)],
         recovered=[f"{CLASSES[k]}/{name}" in recovered for k, name in zip(labels, names, strict=True)],
     )
     return table.sort_values(["usage", "label", "number"], ignore_index=True)
@@ -45,25 +40,12 @@ def build(images: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: np.n
 
 def save(table: pd.DataFrame, path: Path) -> None:
     """Write a table of `build`; :func:`fer_utils.data.identity.load_reference` reads it."""
-    digests = {name: [bytes.fromhex(text) for text in table[name]] for name in ("pixel_hash", "other_decoder")}
-    fields = {"number": pa.int32(), "pixel_hash": pa.binary(identity.HASH_DIGITS // 2)}
-    fields["other_decoder"] = pa.binary(identity.OTHER_DIGITS // 2)
-    packed = pa.Table.from_pandas(table.assign(**digests), preserve_index=False)
-    for name, kind in fields.items():
-        packed = packed.set_column(packed.column_names.index(name), name, packed[name].cast(kind))
-    repeated = [name for name in packed.column_names if name not in fields]
-    encodings = {"number": "DELTA_BINARY_PACKED"}
-    options = {"compression": "brotli", "compression_level": 11, "column_encoding": encodings}
+    packed = pa.Table.from_pandas(table, preserve_index=False)
+    at = packed.column_names.index("pixel_hash")
+    packed = packed.set_column(at, "pixel_hash", packed["pixel_hash"].cast(pa.binary(identity.HASH_DIGITS // 2)))
+    repeated = [name for name in packed.column_names if name not in ("number", "pixel_hash")]
+    options = {"compression": "brotli", "compression_level": 11, "column_encoding": {"number": "DELTA_BINARY_PACKED"}}
     pq.write_table(packed, path, use_dictionary=repeated, **options)
-
-
-def _decode_otherwise(path, reading):
-    import tensorflow as tf  # needed nowhere else in this room
-
-    with zipfile.ZipFile(path) as archive:
-        files = {tuple(name.split("/")[-2:]): name for name in archive.namelist()}
-        names = [files[CLASSES[label], name] for label, name in zip(reading.labels, reading.names, strict=True)]
-        return np.stack([tf.io.decode_jpeg(archive.read(name), channels=1).numpy()[..., 0] for name in names])
 
 
 def main(argv=None) -> int:
@@ -72,17 +54,14 @@ def main(argv=None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m fer_utils.data.reference", description=main.__doc__)
     parser.add_argument("zip", type=Path, help="the archive that Kaggle serves as msambare/fer2013")
-    parser.add_argument(
-        "recovered", type=Path, help="text file: one path a line, the images that need not match exactly"
-    )
+    parser.add_argument("recovered", type=Path, help="text file: the images that need not match exactly, a path a line")
     parser.add_argument("--out", type=Path, default=identity.REFERENCE, help="file to write")
     options = parser.parse_args(argv)
     lines = options.recovered.read_text(encoding="utf-8").split()
     recovered = {"/".join(PurePosixPath(line).parts[-2:]) for line in lines}
     reading = readers.read(options.zip)
     usage = [name.split("_")[0] for name in reading.names]
-    other = _decode_otherwise(options.zip, reading)
-    table = build(reading.images, reading.labels, usage, reading.names, recovered, other)
+    table = build(reading.images, reading.labels, usage, reading.names, recovered)
     marked = int(table["recovered"].sum())
     if marked != len(recovered):
         raise DataError(

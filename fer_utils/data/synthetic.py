@@ -9,7 +9,10 @@ faces show their emotion at less than full strength, some are mixed with a secon
 :data:`LABEL_NOISE` of the labels is wrong.
 """
 
+import io
+
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageDraw
 
 from fer_utils.constants import CLASSES, IMAGE_SIZE, USAGES
@@ -35,44 +38,31 @@ BLENDED = 0.25
 OVERSAMPLING = 3
 
 
-#: How far each part of a face has moved, beside a face at rest. Lengths are in units of half the face's width, heights
-#: count upwards, wrinkles go from 0 (none) to 1.
-NEUTRAL = {
-    "brow_inner": 0.0, "brow_outer": 0.0, "brow_gap": 0.18, "eye_open": 0.13, "lower_lid": 0.0, "lid_slope": 0.0,
-    "mouth_width": 0.36, "mouth_open": 0.02, "mouth_curve": 0.0, "upper_lip": 0.0, "teeth": 0.0, "asymmetry": 0.0,
-    "frown_lines": 0.0, "nose_wrinkles": 0.0, "cheek_lines": 0.1, "forehead_lines": 0.0,
-}  # fmt: skip
-
-#: The full-strength face of each class.
-EXPRESSIONS = {
-    "angry": NEUTRAL | {
-        "brow_inner": -0.17, "brow_outer": 0.08, "brow_gap": 0.09, "eye_open": 0.11, "lower_lid": 0.04,
-        "lid_slope": -0.07, "mouth_width": 0.35, "mouth_open": 0.09, "mouth_curve": -0.10, "teeth": 0.7,
-        "frown_lines": 1.0, "cheek_lines": 0.3,
-    },
-    "disgust": NEUTRAL | {
-        "brow_inner": -0.11, "brow_outer": -0.05, "brow_gap": 0.12, "eye_open": 0.06, "lower_lid": 0.06,
-        "mouth_width": 0.34, "mouth_open": 0.10, "mouth_curve": -0.15, "upper_lip": 0.17, "teeth": 0.2,
-        "asymmetry": 0.10, "frown_lines": 0.4, "nose_wrinkles": 1.0, "cheek_lines": 1.0,
-    },
-    "fear": NEUTRAL | {
-        "brow_inner": 0.18, "brow_outer": 0.03, "brow_gap": 0.12, "eye_open": 0.22, "mouth_width": 0.46,
-        "mouth_open": 0.17, "mouth_curve": -0.07, "teeth": 0.5, "frown_lines": 0.4, "forehead_lines": 0.6,
-    },
-    "happy": NEUTRAL | {
-        "brow_outer": 0.03, "eye_open": 0.10, "lower_lid": 0.08, "mouth_width": 0.54, "mouth_open": 0.16,
-        "mouth_curve": 0.24, "teeth": 1.0, "cheek_lines": 0.9,
-    },
-    "neutral": NEUTRAL,
-    "sad": NEUTRAL | {
-        "brow_inner": 0.16, "brow_outer": -0.12, "brow_gap": 0.14, "eye_open": 0.09, "lid_slope": 0.08,
-        "mouth_width": 0.32, "mouth_curve": -0.18, "frown_lines": 0.2, "cheek_lines": 0.5,
-    },
-    "surprise": NEUTRAL | {
-        "brow_inner": 0.23, "brow_outer": 0.19, "brow_gap": 0.20, "eye_open": 0.25, "mouth_width": 0.23,
-        "mouth_open": 0.42, "forehead_lines": 0.9, "cheek_lines": 0.0,
-    },
-}  # fmt: skip
+#: How far each part of a face has moved at full strength. Lengths are in units of half the face's width, heights count
+#: upwards, wrinkles go from 0 (none) to 1.
+EXPRESSIONS = pd.read_csv(
+    io.StringIO(
+        """part angry disgust fear  happy neutral sad   surprise
+        brow_inner     -0.17 -0.11  0.18  0.00  0.00  0.16  0.23
+        brow_outer      0.08 -0.05  0.03  0.03  0.00 -0.12  0.19
+        brow_gap        0.09  0.12  0.12  0.18  0.18  0.14  0.20
+        eye_open        0.11  0.06  0.22  0.10  0.13  0.09  0.25
+        lower_lid       0.04  0.06  0.00  0.08  0.00  0.00  0.00
+        lid_slope      -0.07  0.00  0.00  0.00  0.00  0.08  0.00
+        mouth_width     0.35  0.34  0.46  0.54  0.36  0.32  0.23
+        mouth_open      0.09  0.10  0.17  0.16  0.02  0.02  0.42
+        mouth_curve    -0.10 -0.15 -0.07  0.24  0.00 -0.18  0.00
+        upper_lip       0.00  0.17  0.00  0.00  0.00  0.00  0.00
+        teeth           0.70  0.20  0.50  1.00  0.00  0.00  0.00
+        asymmetry       0.00  0.10  0.00  0.00  0.00  0.00  0.00
+        frown_lines     1.00  0.40  0.40  0.00  0.00  0.20  0.00
+        nose_wrinkles   0.00  1.00  0.00  0.00  0.00  0.00  0.00
+        cheek_lines     0.30  1.00  0.10  0.90  0.10  0.50  0.00
+        forehead_lines  0.00  0.00  0.60  0.00  0.00  0.00  0.90"""
+    ),
+    sep=r"\s+",
+    index_col="part",
+)
 
 
 def default_counts() -> dict[str, dict[str, int]]:
@@ -83,9 +73,7 @@ def default_counts() -> dict[str, dict[str, int]]:
     }
 
 
-def make_faces(
-    counts: dict[str, dict[str, int]] | None = None, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def make_faces(counts: dict[str, dict[str, int]] | None = None, seed: int = 0) -> tuple[np.ndarray, ...]:
     """Draw a set of faces.
 
     The result depends on `counts` and `seed` alone, and the n-th image of a usage and class does not depend on how many
@@ -115,28 +103,18 @@ def make_faces(
             images += [draw_face(_random_expression(name, rng), rng) for _ in range(n)]
             labels += [label] * n
             usages += [usage] * n
-    return (
-        np.array(images, dtype=np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE),
-        np.array(labels, dtype=np.int64),
-        np.array(usages, dtype=f"<U{max(map(len, USAGES))}"),
-    )
-
-
-def _mix(first, second, share):
-    """Return the expression that lies `share` of the way from `first` to `second`."""
-    return {name: (1 - share) * first[name] + share * second[name] for name in NEUTRAL}
+    images = np.array(images, dtype=np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+    return images, np.array(labels, dtype=np.int64), np.array(usages, dtype="U11")
 
 
 def _random_expression(label, rng):
     """Draw how strongly, how purely and with what personal habit a face shows its label."""
     shown = rng.choice([c for c in CLASSES if c != label]) if rng.random() < LABEL_NOISE else label
-    expression = _mix(NEUTRAL, EXPRESSIONS[shown], 0.3 + 0.7 * rng.beta(2.0, 1.3))
+    rest, strength = EXPRESSIONS["neutral"].to_numpy(), 0.3 + 0.7 * rng.beta(2.0, 1.3)
+    moved = rest + strength * (EXPRESSIONS[shown].to_numpy() - rest)
     if rng.random() < BLENDED:
-        expression = _mix(expression, EXPRESSIONS[rng.choice(CLASSES)], rng.uniform(0.1, 0.5))
-    # Many smile or scowl with closed lips, so that teeth alone don't give the emotion away.
-    if rng.random() < 0.35 and shown in ("angry", "happy", "disgust"):
-        expression |= {"mouth_open": 0.02, "teeth": 0.0}
-    return {name: value + rng.normal(0, 0.022) for name, value in expression.items()}
+        moved += rng.uniform(0.1, 0.5) * (EXPRESSIONS[rng.choice(CLASSES)].to_numpy() - moved)
+    return dict(zip(EXPRESSIONS.index, moved + rng.normal(0, 0.022, len(moved)), strict=True))
 
 
 _ANGLES = np.linspace(0, 2 * np.pi, 25)[:-1]

@@ -8,7 +8,6 @@ import yaml
 
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.data import audit
-from fer_utils.data.dataset import load
 
 #: usage, label, pixels (one letter an image), standard deviation, sharpness; counted by hand below.
 ROWS = [
@@ -120,8 +119,8 @@ def test_thesis_counts_are_those_of_the_claims():
     assert int(said["D01"]) == audit.THESIS_TOTAL
 
 
-def test_real_set(real_data, tmp_path):
-    dataset = load(real_data, cache=tmp_path, on_message=lambda text: None)
+def test_real_set(real_dataset):
+    dataset = real_dataset
     found = audit.audit(audit.image_table(dataset.images, dataset.labels, dataset.usage, dataset.ids))
     # Measured on the published set, independently of this code.
     assert found["n_images"] == 35887 and found["n_distinct"] == 34034

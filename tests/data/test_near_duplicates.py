@@ -6,7 +6,6 @@ from PIL import Image
 from scipy.ndimage import shift
 
 from fer_utils.data import near_duplicates
-from fer_utils.data.dataset import load
 
 
 def face(seed):
@@ -42,9 +41,8 @@ def test_images_without_contrast_are_no_pair():
     assert near_duplicates.count(images, np.array(["Training", "PrivateTest"])) == {"n_near_test_in_train": 0}
 
 
-def test_hundreds_of_fer2013s_test_images_nearly_repeat_a_training_image(real_data):
-    dataset = load(str(real_data), on_message=lambda *words: None)
-    table = near_duplicates.near_duplicates(dataset.images, dataset.usage)
+def test_hundreds_of_fer2013s_test_images_nearly_repeat_a_training_image(real_dataset):
+    table = near_duplicates.near_duplicates(real_dataset.images, real_dataset.usage)
     exact = table.loc[table["equal"], "test"].unique()
     near = set(table["test"]) - set(exact)
     assert len(exact) == 568  # the audit's count, by hashes of the pixels
