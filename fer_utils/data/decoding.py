@@ -206,16 +206,11 @@ def _tally(kinds, n):
 
 
 def read_csv(file: BinaryIO, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Read ``fer2013.csv`` (emotion,pixels,Usage) or ``icml_face_data.csv`` (emotion, Usage, pixels).
+    """Read ``fer2013.csv`` (emotion,pixels,Usage) or ``icml_face_data.csv``: images, labels, usage and notes.
 
-    The columns are found by name; blanks around names and values do not count. (Not by ``pandas.read_csv``: it takes a
-    row that is too short for one of missing values, does not say in which line, and has no limit for a line's length.)
-    A malformed row raises a DataError that names its line; the header is line 1.
-
-    Returns
-    -------
-    images, labels, usage, notes
-        Labels are indices into ``CLASSES``, not the competition's codes.
+    Labels are indices into ``CLASSES``. The columns are found by name. (Not by ``pandas.read_csv``: it takes a row that
+    is too short for one of missing values, does not say in which line, and has no limit for a line's length.) A
+    malformed row raises a DataError that names its line; the header is line 1.
     """
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     rows = csv.reader(iter(lambda: text.readline(LONGEST_LINE), ""))  # a line without end would fill the memory

@@ -231,42 +231,16 @@ def _match(found, rows, ours, named, reference):
     known = reference[PRODUCTS].to_numpy()
     std, label = found["std"].to_numpy()[rows], found["label"].to_numpy()[rows]
     picture, turn, sign = np.full(len(rows), -1), np.zeros(len(rows), int), np.ones(len(rows))
-
     some = np.flatnonzero(named >= 0)
     if len(some):
-        correlation = (_normalised(ours[some]) * _normalised(known[named[some]])[:, None]).sum(axis=2)
-        fit, at = np.abs(correlation), np.arange(len(some))
-        fits = (fit == fit.max(axis=1, keepdims=True)) & (fit >= SAME_NAME)
-        share = fits.mean(axis=0) if len(some) >= 20 else np.zeros(len(ORIENTATIONS))
-        # Many faces are almost symmetric: an orientation that is not common must fit far better.
-        limit = np.where(share >= 0.4, 0, np.where(share >= 0.05, TRUSTED, [SAME_NAME] + [ALIKE] * 7))
-        misfit = np.where(fit >= limit, (1 - fit) * np.where(share >= 0.05, 1, 5), np.inf)
-        best = misfit.argmin(axis=1)
-        # Near-constant images correlate with nothing; they are taken to be treated as most others, and so is the sign
-        # of what hardly correlates.
         flat = (std[some] < FLAT) & (reference["std"].to_numpy()[named[some]] < FLAT)
-        hit = (misfit[at, best] < np.inf) & ~flat
-        if hit.any():
-            best[flat] = np.bincount(best[hit]).argmax()
-        chosen = correlation[at, best]
-        weak = flat | (np.abs(chosen) < SAME_NAME)
-        chosen[weak] = 1 if np.median(chosen[hit]) >= 0 or not hit.any() else -1
-        hit |= flat
-        picture[some[hit]], turn[some], sign[some] = named[some[hit]], best, np.sign(chosen)
-
+        hit, turn[some], sign[some] = _match_names(ours[some], known[named[some]], flat)
+        picture[some[hit]] = named[some[hit]]
+    known_labels = reference["label"].to_numpy()
     for orientation in range(len(ORIENTATIONS)):
-        rest = np.flatnonzero(picture < 0)
-        some = rest[:: len(rest) // SAMPLE + 1]
-        index, correlation = _nearest(ours[some, orientation], known)
-        alike = np.abs(correlation) >= ALIKE
-        # Labels agree by chance for one image in five.
-        agree = (reference["label"].to_numpy()[index] == label[some]).mean() if len(some) >= 20 else 0
-        if len(some) < len(rest):
-            if alike.mean() < 0.05 and agree < 0.8:  # all of them against all would take seconds
-                continue
-            some, (index, correlation) = rest, _nearest(ours[rest, orientation], known)
-        hit = (np.abs(correlation) >= (0.8 if agree >= 0.8 else ALIKE)) & (std[some] >= FLAT)
-        picture[some[hit]], turn[some[hit]], sign[some[hit]] = index[hit], orientation, np.sign(correlation[hit])
+        rest = np.flatnonzero((picture < 0) & (std >= FLAT))
+        hit, index, correlation = _match_nearest(ours[rest, orientation], label[rest], known, known_labels)
+        picture[rest[hit]], turn[rest[hit]], sign[rest[hit]] = index, orientation, np.sign(correlation)
 
     hit, only_named = picture >= 0, (picture < 0) & (named >= 0)
     known, mean = reference.iloc[picture[hit]], found["mean"].to_numpy()[rows[hit]]
@@ -282,6 +256,40 @@ def _match(found, rows, ours, named, reference):
         found.loc[rows[hit], name] = values
     found.loc[rows[only_named], "kind"] = "named"
     found.loc[rows[only_named], "picture"] = reference["picture"].to_numpy()[named[only_named]]
+
+
+def _match_names(ours, known, flat):
+    """Compare images with the pictures whose names they carry: which show them, how turned, and -1 for inverted."""
+    correlation = (_normalised(ours) * _normalised(known)[:, None]).sum(axis=2)
+    fit, at = np.abs(correlation), np.arange(len(ours))
+    fits = (fit == fit.max(axis=1, keepdims=True)) & (fit >= SAME_NAME)
+    share = fits.mean(axis=0) if len(ours) >= 20 else np.zeros(len(ORIENTATIONS))
+    # Many faces are almost symmetric: an orientation that is not common must fit far better.
+    limit = np.where(share >= 0.4, 0, np.where(share >= 0.05, TRUSTED, [SAME_NAME] + [ALIKE] * 7))
+    misfit = np.where(fit >= limit, (1 - fit) * np.where(share >= 0.05, 1, 5), np.inf)
+    best = misfit.argmin(axis=1)
+    hit = (misfit[at, best] < np.inf) & ~flat
+    # Near-constant images correlate with nothing; they, and the sign of what hardly correlates, are taken for what
+    # most others are.
+    if hit.any():
+        best[flat] = np.bincount(best[hit]).argmax()
+    sign = np.sign(correlation[at, best])
+    sign[flat | (fit[at, best] < SAME_NAME)] = 1 if not hit.any() or np.median(sign[hit]) >= 0 else -1
+    return hit | flat, best, sign
+
+
+def _match_nearest(ours, labels, known, known_labels):
+    """Find which images show a picture of the reference, which one, and how they correlate with it."""
+    some = slice(None, None, len(ours) // SAMPLE + 1)
+    index, correlation = _nearest(ours[some], known)
+    # Labels agree by chance for one image in five.
+    agree = len(index) >= 20 and (known_labels[index] == labels[some]).mean() >= 0.8
+    if len(index) < len(ours):
+        if not agree and (np.abs(correlation) >= ALIKE).mean() < 0.05:  # all against all would take seconds
+            return np.zeros(len(ours), bool), index[:0], correlation[:0]
+        index, correlation = _nearest(ours, known)
+    hit = np.abs(correlation) >= (0.8 if agree else ALIKE)
+    return hit, index[hit], correlation[hit]
 
 
 def _call_near(found, reference):

@@ -10,6 +10,7 @@ faces show their emotion at less than full strength, some are mixed with a secon
 """
 
 import io
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -74,35 +75,18 @@ def default_counts() -> dict[str, dict[str, int]]:
 
 
 def make_faces(counts: dict[str, dict[str, int]] | None = None, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Draw a set of faces.
+    """Draw a set of faces, `counts` (``{usage: {class: n}}``) of them: images, labels and usage, as a dataset has them.
 
     The result depends on `counts` and `seed` alone, and the n-th image of a usage and class does not depend on how many
     others are asked for. Another version of Pillow or NumPy may change the pixels.
-
-    Parameters
-    ----------
-    counts : dict of dict of int, optional
-        ``{usage: {class: n}}``; what is left out gets no images. Default: :func:`default_counts`.
-    seed : int
-        0 or more.
-
-    Returns
-    -------
-    images : ndarray of uint8, shape (n, 48, 48)
-        Ordered by usage and class; no two are alike.
-    labels : ndarray of int64, shape (n,)
-        Index into ``CLASSES``; wrong, on purpose, for about ``LABEL_NOISE`` of the images.
-    usage : ndarray of str, shape (n,)
     """
     counts = default_counts() if counts is None else counts
     images, labels, usages = [], [], []
-    for usage_index, usage in enumerate(USAGES):
-        for label, name in enumerate(CLASSES):
-            rng = np.random.default_rng([seed, usage_index, label])
-            n = counts.get(usage, {}).get(name, 0)
-            images += [draw_face(_random_expression(name, rng), rng) for _ in range(n)]
-            labels += [label] * n
-            usages += [usage] * n
+    for (i, usage), (label, name) in itertools.product(enumerate(USAGES), enumerate(CLASSES)):
+        rng, n = np.random.default_rng([seed, i, label]), counts.get(usage, {}).get(name, 0)
+        images += [draw_face(_random_expression(name, rng), rng) for _ in range(n)]
+        labels += [label] * n
+        usages += [usage] * n
     images = np.array(images, dtype=np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
     return images, np.array(labels, dtype=np.int64), np.array(usages, dtype="U11")
 

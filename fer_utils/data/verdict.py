@@ -27,30 +27,12 @@ UNDONE = 1.5
 
 
 def identify(images, labels, usage, names, *, jpeg, reference=None) -> tuple[np.ndarray, dict]:
-    """Say which copy of FER2013 some images are.
+    """Say which copy of FER2013 some images are, given the arrays of a :class:`~fer_utils.data.readers.Reading`.
 
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, 48, 48)
-    labels : ndarray of int, shape (n,)
-        Index into ``CLASSES``.
-    usage : ndarray of str, shape (n,)
-        One of ``USAGES``, or ``"test"`` where the copy says no more.
-    names : ndarray of str, shape (n,)
-        File names.
-    jpeg : bool
-        True if the images were decoded from JPEG files, which cannot hold the competition's lossless pixels.
-    reference : DataFrame, optional
-        Default: the package's own.
-
-    Returns
-    -------
-    usage : ndarray of str, shape (n,)
-        ``"test"`` replaced by the usage that the reference has for the image, where it knows it.
-    verdict : dict
-        ``variant`` (``"fer2013-kaggle-jpeg"``, ``"fer2013-csv-lossless"``, ``"fer2013-modified"`` or ``"unknown"``),
-        ``known`` (True for the first two: whole and unaltered), ``description`` (one sentence), ``differences``
-        (list of str, empty when known).
+    Returns the usage, ``"test"`` replaced by what the reference has for a known image, and a dict: ``variant``
+    (``"fer2013-kaggle-jpeg"``, ``"fer2013-csv-lossless"``, ``"fer2013-modified"`` or ``"unknown"``), ``known`` (True
+    for the first two: whole and unaltered), ``description`` (one sentence), ``differences`` (list of str, empty when
+    known). `jpeg` says that JPEG files were decoded, which cannot hold the competition's lossless pixels.
     """
     reference = identity.load_reference(identity.REFERENCE) if reference is None else reference
     found = pd.DataFrame({"usage": usage, "label": np.asarray(labels).astype(np.int8)})

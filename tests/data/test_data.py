@@ -137,16 +137,6 @@ def test_identical_images_fall_to_the_same_usage():
     assert [usage[i] for i in order] == ["PublicTest", "PrivateTest"] * 2 + ["PublicTest"]
 
 
-def test_class_or_usage_missing(small_set, tmp_path):
-    for part, said in (
-        ("fear/PrivateTest", "no images of class fear in PrivateTest"),
-        ("PublicTest", "no images in PublicTest"),
-    ):
-        changed = {name: None for name in small_set.files if part in name}
-        with pytest.raises(DataError, match=said):
-            data.load(small_set.write_zip(tmp_path / f"{part[:4]}.zip", changed=changed), on_message=quiet)
-
-
 # --- synthetic ----------------------------------------------------------------------------------------------
 
 

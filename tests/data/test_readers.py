@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from conftest import encode
-from PIL import Image, features
+from PIL import Image
 
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.data import decoding, identity, readers, reference
@@ -105,22 +105,12 @@ FORMS = {
 def test_every_form_gives_the_same_images_labels_and_usage(small_set, tmp_path, form):
     reading = readers.read(FORMS[form](small_set, tmp_path))
     assert is_small_set(reading, small_set) and reading.notes == ()
+    files, rows = [name.split("/")[-1] for name in small_set.files], [f"row-{i:06d}" for i in range(56)]
+    assert sorted(reading.names) == sorted(rows if reading.form == "csv" else files)
     assert reading.images.dtype == np.uint8 and reading.images.shape == (56, 48, 48)
     assert reading.labels.dtype == np.int64
     expected = next(kind for kind in ("csv", "zip", "folder", "tar") if kind in form)
     assert reading.form == expected and reading.jpeg is (expected != "csv")
-
-
-def test_names_are_file_names_or_row_numbers(small_set, tmp_path):
-    names = readers.read(small_set.write_zip(tmp_path / "a.zip")).names
-    assert set(names) == {name.split("/")[-1] for name in small_set.files}
-    names = readers.read(small_set.write_csv(tmp_path / "a.csv")).names
-    assert names[0] == "row-000000" and names[-1] == "row-000055"
-
-
-def test_decoder_names_pillow_and_its_jpeg_library():
-    assert decoding.decoder().startswith(f"Pillow {Image.__version__} (libjpeg")
-    assert features.version("libjpeg_turbo") is None or features.version("libjpeg_turbo") in decoding.decoder()
 
 
 def test_png_is_read_and_noted(small_set, tmp_path):
@@ -434,18 +424,6 @@ def peak_of(action):
         tracemalloc.stop()
 
 
-def test_nothing_is_written_beside_an_archive(small_set, tmp_path):
-    """Archives are read and never unpacked, so that no entry can lie anywhere, whatever its name."""
-    inside = tmp_path / "a" / "b"
-    inside.mkdir(parents=True)
-    small_set.write_zip(inside / "a.zip", changed={"../evil.jpg": b"x", "/tmp/evil.jpg": b"x"})
-    write_tar(inside / "a.tar.gz", {"../evil.csv": b"x", "fer2013.csv": small_set.csv_text().encode()})
-    before = sorted(tmp_path.rglob("*"))
-    refused(inside / "a.zip", "points outside")
-    refused(inside / "a.tar.gz", "points outside")
-    assert sorted(tmp_path.rglob("*")) == before
-
-
 def test_entry_that_lies_about_its_size(small_set, tmp_path):
     """It claims 700 bytes and unpacks to 64 MB."""
     bomb = small_set.write_zip(tmp_path / "a.zip", changed={ANGRY: bytes(2**26)}, compression=zipfile.ZIP_DEFLATED)
@@ -478,13 +456,6 @@ def test_line_without_end(tmp_path):
 def test_more_images_than_any_copy_has(small_set, tmp_path, monkeypatch, form):
     monkeypatch.setattr(decoding, "MOST_IMAGES", 50)
     refused(FORMS[form](small_set, tmp_path), "holds more than 50 images")
-
-
-def test_large_file_among_the_images(small_set, tmp_path):
-    root = small_set.write_folder(tmp_path / "a")
-    with open(root / ANGRY, "r+b") as file:
-        file.truncate(2**33)  # takes no room on the disk
-    assert peak_of(lambda: refused(root, ANGRY, "has more than 16,777,216 bytes")) < 2**26
 
 
 # --- the CSV files ------------------------------------------------------------------------------------------------
@@ -564,15 +535,3 @@ def test_csv_that_is_not_whole(small_set, tmp_path):
     for cut in (10, 4000, len(rows[30]) - 4):
         (tmp_path / "a.csv").write_text("".join(rows[:30]) + rows[30][:cut])
         refused(tmp_path / "a.csv", "line 31: ", "it ends here, after 29 whole rows (FER2013 has 35,887): truncated?")
-
-
-# --- state --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("form", ["zip", "folder"])
-def test_stamp_changes_with_the_source(small_set, tmp_path, form):
-    path = FORMS[form](small_set, tmp_path)
-    before = readers.stamp(path)
-    assert len(before) == (56 if form == "folder" else 1) and before == readers.stamp(path)
-    (path / ANGRY if form == "folder" else path).write_bytes(b"x")
-    assert readers.stamp(path) != before
