@@ -229,7 +229,8 @@ def read_csv(file: BinaryIO, where: str) -> tuple[np.ndarray, np.ndarray, np.nda
             images.append(_parse_pixels(pixels))
             if emotion.casefold() not in LABEL_OF:
                 codes = ", ".join(f"{code} {name}" for code, name in enumerate(CSV_EMOTIONS))
-                raise ValueError(f"emotion is {emotion[:40]!r}, expected a code from 0 to 6 ({codes})")
+                hint = "; CK+ and FER+ have an eighth class, contempt" if emotion == "7" else ""
+                raise ValueError(f"emotion is {emotion[:40]!r}, expected a code from 0 to 6 ({codes}){hint}")
             labels.append(LABEL_OF[emotion.casefold()])
             if part not in USAGES:
                 raise ValueError(f"Usage is {part[:40]!r}, expected one of {', '.join(USAGES)}")

@@ -12,8 +12,7 @@ import re
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,8 +36,6 @@ LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
 
 #: The folders of a copy may lie so far down: in ``versions/1`` of kagglehub, or in a repository's ``data``.
 DEPTH = 3
-
-Files = list[tuple[str, Callable]]
 
 
 @dataclass(frozen=True)
@@ -68,16 +65,15 @@ def read(path: Path) -> Reading:
     down, also in three parts), one of the competition's CSVs, or an archive that holds one. Whatever is broken raises
     a DataError.
     """
-    form = "archive"
     try:
-        form, opened = _open(path)
-        with opened as files:
+        with ExitStack() as stack:
+            form, files = _open(path, stack)
             return _read_files(files, str(path), form)
     except (*UNREADABLE, tarfile.TarError) as error:
         if getattr(error, "strerror", None):
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
         size = f" ({path.stat().st_size:,} bytes; {error})"
-        raise DataError(f"{path}: truncated, damaged, or no {form} at all{size}; download it again") from error
+        raise DataError(f"{path}: truncated, damaged, or no archive at all{size}; download it again") from error
 
 
 def stamp(path: Path) -> list:
@@ -90,8 +86,8 @@ def stamp(path: Path) -> list:
 # --- the forms ----------------------------------------------------------------------------------------------------
 
 
-def _open(path):
-    """Tell the form of a file by its first bytes, and return a context that gives its ``Files``."""
+def _open(path, stack):
+    """Tell the form of a file by its first bytes, and list its files; `stack` closes them."""
     if path.is_dir():
         return "folder", _open_folder(path)
     with open(path, "rb") as file:
@@ -100,25 +96,19 @@ def _open(path):
     if instead:
         raise DataError(f"{path}: {instead}")
     if head.startswith(b"PK") or path.suffix.lower() == ".zip":
-        return "zip", _open_zip(path)
+        return "zip", _open_zip(path, stack)
     packed = head.startswith(b"\x1f\x8b")
     if packed:
         with gzip.open(path) as file:
             head = file.read(1024)
     if head[257:262] == b"ustar":
-        return "tar", _open_tar(path, packed)
+        return "tar", stack.enter_context(_open_tar(path, packed))
     if ".csv" in path.name.lower() or b"emotion" in head or b"pixels" in head:
-        return "csv", _open_one(path, gzip.open if packed else open)
+        return "csv", [("", partial(gzip.open if packed else open, path, "rb"))]
     raise DataError(f"{path}: not a form this project reads; give a .zip, a .csv, a .tar.gz or a folder")
 
 
-@contextmanager
-def _open_one(path, opener) -> Iterator[Files]:
-    yield [("", partial(opener, path, "rb"))]
-
-
-@contextmanager
-def _open_folder(folder) -> Iterator[Files]:
+def _open_folder(folder):
     root = find_root(folder) or folder
 
     def open_file(name):
@@ -127,7 +117,7 @@ def _open_folder(folder) -> Iterator[Files]:
             raise OSError("not a regular file, or a link to a file that is not there")
         return open(root / name, "rb")
 
-    yield [(name, partial(open_file, name)) for name in _list_files(root)]
+    return [(name, partial(open_file, name)) for name in _list_files(root)]
 
 
 def find_root(folder: Path) -> Path | None:
@@ -166,16 +156,15 @@ def _list_files(root):
     return sorted(found)
 
 
-@contextmanager
-def _open_zip(path) -> Iterator[Files]:
-    with zipfile.ZipFile(path) as archive:
-        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-        for entry in entries:
-            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                # What bzip2 and lzma unpack at once has no limit.
-                raise DataError(f"{path}: {entry.filename} is packed in an unusual way; pack it anew, as .zip files "
-                                "usually are")  # fmt: skip
-        yield [(entry.filename, partial(archive.open, entry)) for entry in entries]
+def _open_zip(path, stack):
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    for entry in entries:
+        # What bzip2 and lzma unpack at once has no limit.
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            said = f"{path}: {entry.filename} is packed in an unusual way"
+            raise DataError(f"{said}; pack it anew, as .zip files usually are")
+    return [(entry.filename, partial(archive.open, entry)) for entry in entries]
 
 
 class _Stream(gzip.GzipFile):
@@ -188,7 +177,7 @@ class _Stream(gzip.GzipFile):
 
 
 @contextmanager
-def _open_tar(path, packed) -> Iterator[Files]:
+def _open_tar(path, packed):
     with _Stream(path) if packed else open(path, "rb") as stream, tarfile.open(fileobj=stream) as archive:
         members = []
         for member in archive:

@@ -15,6 +15,8 @@ from fer_utils.data import decoding, identity, readers, reference
 from fer_utils.data.synthetic import make_faces
 from fer_utils.errors import DataError
 
+FEW = {usage: dict.fromkeys(CLASSES, 1) for usage in USAGES}
+
 
 @pytest.fixture(scope="session")
 def other_reference(tmp_path_factory):
@@ -140,7 +142,8 @@ def test_identical_images_fall_to_the_same_usage():
 # --- synthetic ----------------------------------------------------------------------------------------------
 
 
-def test_synthetic_set():
+def test_synthetic_set(monkeypatch):
+    monkeypatch.setattr(data, "make_faces", functools.partial(make_faces, FEW))
     messages = []
     loaded = data.load("synthetic", on_message=messages.append)
     assert loaded.source == "synthetic" and loaded.fingerprint["variant"] == "synthetic"
@@ -151,8 +154,7 @@ def test_synthetic_set():
 
 
 def test_fallback_is_kept_in_the_notes(monkeypatch):
-    few = {usage: dict.fromkeys(CLASSES, 1) for usage in USAGES}
-    monkeypatch.setattr(data, "make_faces", functools.partial(make_faces, few))
+    monkeypatch.setattr(data, "make_faces", functools.partial(make_faces, FEW))
     monkeypatch.setattr(data.sources, "KAGGLE_COMMAND", ("false",))
     messages = []
     loaded = data.load("auto", on_message=messages.append)
