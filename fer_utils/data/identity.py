@@ -44,9 +44,8 @@ ORIENTATIONS = {
     "transposed along the other diagonal": lambda x: x[:, ::-1, ::-1].transpose(0, 2, 1),
 }
 
-#: Correlation of two images' products from which on they show one picture: with any of the reference (2% of FER2013's
-#: own images have another one so near, mostly the same photograph), with the one of the same name, and with that where
-#: most images of this name agree.
+#: Correlation of two images' products from which on they show one picture: with any of the reference, with the one of
+#: the same name, and with that of the same name in an orientation that is common in the copy.
 ALIKE, SAME_NAME, TRUSTED = 0.98, 0.85, 0.3
 FLAT = 3.0  # a standard deviation below this leaves nothing to correlate
 SAMPLE = 300
