@@ -354,7 +354,7 @@ def zip_bytes(*files):
         ("a.zip", zip_bytes("train/../../x.jpg"), "points outside"),
         ("a.zip", zip_bytes("C:/x.jpg"), "points outside"),
         ("a.zip", zip_bytes("..\\x.jpg"), "points outside"),
-        ("a.csv.gz", gzip.compress(b"emotion,pixels,Usage\n")[:-9], "truncated, damaged, or no"),
+        ("a.csv.gz", gzip.compress(b"emotion,pixels,Usage\n", mtime=0)[:-9], "truncated, damaged, or no"),
         ("a.csv", b"", "an empty file"),
         ("a.csv", b"emotion,pixels\n0,1 2\n", "no column usage, found emotion, pixels; this is the competition's"),
         ("a.csv", b"Usage,Image name,neutral,contempt\n", "these are FER+'s labels, which come without images"),
