@@ -124,7 +124,7 @@ class ModelResult(Training):
 
     @cached_property
     def history(self):
-        """``history.csv``: one row per epoch; see the column names in the README."""
+        """``history.csv``: one row per epoch; see the columns in docs/results.md."""
         return self._read("history.csv", pd.read_csv)
 
     @cached_property

@@ -1,1 +1,1 @@
-"""report."""
+"""The page made of the executed notebooks."""

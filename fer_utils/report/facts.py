@@ -13,7 +13,7 @@ PROTOCOLS = {
     "thesis": "thesis (the 20% test set is validation set and test set alike)",
 }
 
-#: What notebooks warn of under these words has a notice of its own; see `fer_utils.training.session`.
+#: What notebooks warn of under these words has a notice of its own; see `fer_utils.training.run`.
 COVERED = ("SYNTHETIC DATA", "NOT THE KNOWN FER2013", "SHORTENED RUN", "RANDOM INITIALISATION")
 
 
