@@ -3,6 +3,12 @@
 #: What a training started from, by ``weights.used`` of its record.
 STARTS = {"imagenet": "ImageNet weights", "none": "random values", "path": "weights from a file"}
 
+#: What the two protocols do.
+PROTOCOLS = {
+    "sound": "PublicTest chooses epoch and learning rate, PrivateTest gives the final figure",
+    "thesis": "PublicTest and PrivateTest together choose epoch and learning rate and give the final figure",
+}
+
 
 def interval(value, low, high):
     """``0.686 [0.671, 0.701]``; without the bracket where there is no interval, an en dash where there is no value."""

@@ -13,17 +13,13 @@ from fer_utils.claims.verdicts import CONTRADICTED
 from fer_utils.constants import USAGES
 from fer_utils.findings import statistics
 from fer_utils.findings.figures import Displayable
-from fer_utils.words import commit_text, device_text, duration, listed, plural
+from fer_utils.words import PROTOCOLS, commit_text, device_text, duration, listed, plural
 
 SOURCES = {
     "fer2013-kaggle-jpeg": "https://www.kaggle.com/datasets/msambare/fer2013",
     "fer2013-csv-lossless": "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-"
     "recognition-challenge",
     "synthetic": "drawn by the package itself (fer_utils.data.synthetic), from its seed",
-}
-PROTOCOLS = {
-    "sound": "PublicTest chooses the epoch, PrivateTest gives the final figure",
-    "thesis": "PublicTest and PrivateTest both choose the epoch and give the final figure",
 }
 UNTRAINED = "nothing has been trained"
 

@@ -72,7 +72,7 @@ class Claim:
 
 @cache
 def read_file():
-    """The claims file; parsing it takes a third of a second."""
+    """The claims file, parsed once: that is slow."""
     return yaml.safe_load(FILE.read_text(encoding="utf-8"))
 
 

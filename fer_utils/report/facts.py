@@ -6,12 +6,7 @@ from pathlib import Path
 
 from fer_utils.findings.figures import Displayable
 from fer_utils.report.markup import render
-from fer_utils.words import commit_text, device_text, listed, plural
-
-PROTOCOLS = {
-    "sound": "sound (model and learning rate chosen on PublicTest, final figure on PrivateTest)",
-    "thesis": "thesis (the 20% test set is validation set and test set alike)",
-}
+from fer_utils.words import PROTOCOLS, commit_text, device_text, listed, plural
 
 #: What notebooks warn of under these words has a notice of its own; see `fer_utils.training.run`.
 COVERED = ("SYNTHETIC DATA", "NOT THE KNOWN FER2013", "SHORTENED RUN", "RANDOM INITIALISATION")
@@ -26,6 +21,11 @@ class Notice:
     text: str
     points: tuple = ()
     loud: bool = True
+
+
+def protocol_text(name):
+    """``"sound (PublicTest chooses ...)"``; the name alone where it is no protocol of ours, or several."""
+    return f"{name} ({PROTOCOLS[name]})" if name in PROTOCOLS else name
 
 
 def named(training):
@@ -122,12 +122,12 @@ def conditions(run):
     images = f", {data['n_images']:,} images" if data["n_images"] else ""
     started = min((t["started"] for t in times), default=run.plan.get("created"))
     finished = max((t["finished"] for t in times), default=None)
-    protocols = distinct(records, lambda r: PROTOCOLS.get(r.get("protocol"), r.get("protocol")))
+    protocols = distinct(records, lambda r: protocol_text(r.get("protocol")))
     found = {
         "Profile": profile_of(run),
         "Data": f"{data['source']} ({data['variant']}{images})",
         "Fingerprint": data["sha256"][:16],
-        "Protocol": protocols or PROTOCOLS.get(run.plan.get("protocol"), run.plan.get("protocol")),
+        "Protocol": protocols or protocol_text(run.plan.get("protocol")),
         "Seeds": ", ".join(dict.fromkeys(str(t.seed) for t in run.trainings)),
         "Device": distinct(records, device_text),
         "Software": distinct(records, software_text),
