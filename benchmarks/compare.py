@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -91,8 +92,10 @@ class Side:
         module = "torch_side" if self.name.startswith("pytorch") else "sides"
         command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(options)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        # This package is not installed, and PYTHONSAFEPATH, which run_all.sh sets, leaves the working directory out.
+        environment = os.environ | {"PYTHONPATH": str(project_root())}
         with open(log, "ab") as file:
-            self.process = subprocess.Popen(command, stderr=file, cwd=project_root(), **pipes)
+            self.process = subprocess.Popen(command, stderr=file, cwd=project_root(), env=environment, **pipes)
 
     def end(self):
         """Stop it."""

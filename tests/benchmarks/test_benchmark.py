@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import yaml
 from benchmarks import compare as benchmark
 from benchmarks import sides
 from fer_utils.errors import ConfigError
+from fer_utils.paths import project_root
 from fer_utils.training.fast_layers import walk
 from fer_utils.training.pipeline import check
 
@@ -175,8 +177,11 @@ def test_a_side_trains_on_request_and_stays_until_it_is_ended(run, tmp_path, sid
 
 
 def test_a_comparison_in_small_leaves_a_table_and_its_seconds(run, tmp_path):
+    # In the environment in which run_all.sh starts it, from another folder.
+    environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(project_root())}
     command = [sys.executable, "-m", "benchmarks.compare", "fast_layers", "--run", str(run), "--out", str(tmp_path)]
-    done = subprocess.run([*command, "--pairs", "1", "--seconds", "0.01"], capture_output=True, text=True)
+    command += ["--pairs", "1", "--seconds", "0.01"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "benchmark.json").read_text())
     (row,) = found["rows"]
