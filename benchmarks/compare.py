@@ -167,7 +167,7 @@ def make_row(about, ours, other, our_seconds, other_seconds):
     if about["comparison"] == "precision":
         used = "mixed_bfloat16" if met == "yes" else "float32"
         found = f"used: {used}, ratio: [{ratio:.3f}, {low:.3f}, {high:.3f}]"
-        note = f"`{ours['notebook']}: {{{ours['kind']}: {{{found}}}}}`"
+        note = f"`{ours['notebook']}: {{kinds: {{{ours['kind']}: {{{found}}}}}}}`"
     row = {"over": other["side"], "ratio": ratio, "low": low, "high": high, "met": met, "note": note}
     speeds = [ours["images"] / float(np.median(seconds)) for seconds in (our_seconds, other_seconds)]
     return about | row | {"images_per_second": speeds, "seconds": [our_seconds, other_seconds]}

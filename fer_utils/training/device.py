@@ -107,19 +107,23 @@ def choose_precision(asked, notebook, device, cpuinfo=CPUINFO):
     if asked != "auto":
         return asked
     table = yaml.safe_load(PRECISION_TABLE.read_text(encoding="utf-8"))
-    return table.get(notebook, {}).get(kind_of_device(device, cpuinfo), {"used": "float32"})["used"]
+    kinds = table.get(notebook, {}).get("kinds", {})
+    return kinds.get(kind_of_device(device, cpuinfo), {"used": "float32"})["used"]
 
 
 def kind_of_device(device, cpuinfo=CPUINFO):
     """Return what ``precision.yaml`` calls a device: ``GPU``, ``CPU``, or a kind of processor that was measured.
 
     A flag alone does not tell: with avx512_bf16, bfloat16 is faster than float32 on an AMD EPYC and slower on an Intel
-    Xeon.
+    Xeon whose matrix unit (AMX) a virtual machine hides.
     """
     if device != "CPU":
         return device
-    amd = cpu_facts(cpuinfo).get("vendor_id") == "AuthenticAMD"
-    return "AMD with avx512_bf16" if amd and "avx512_bf16" in cpu_flags(cpuinfo) else "CPU"
+    vendor, flags = cpu_facts(cpuinfo).get("vendor_id"), cpu_flags(cpuinfo)
+    for maker, name, flag in (("GenuineIntel", "Intel", "amx_bf16"), ("AuthenticAMD", "AMD", "avx512_bf16")):
+        if vendor == maker and flag in flags:
+            return f"{name} with {flag}"
+    return "CPU"
 
 
 def onednn_in_use():

@@ -30,14 +30,15 @@ def cpuinfo(tmp_path):
     return write
 
 
-def test_auto_takes_16_bits_only_on_the_kind_of_processor_that_was_measured(cpuinfo, tmp_path):
+def test_auto_takes_16_bits_only_on_the_kinds_of_processor_that_were_measured(cpuinfo, tmp_path):
     table = yaml.safe_load(device.PRECISION_TABLE.read_text())
-    for notebook, kinds in table.items():
+    for notebook, found in table.items():
         assert (project_root() / "notebooks" / notebook).is_file()
-        assert set(kinds) == {"AMD with avx512_bf16"}
-        assert device.choose_precision("auto", notebook, "CPU", cpuinfo(AMD)) == kinds["AMD with avx512_bf16"]["used"]
-        # The same flag on an Intel, no flag, no description, a GPU, another notebook.
-        assert device.choose_precision("auto", notebook, "CPU", cpuinfo(INTEL)) == "float32"
+        assert set(found["kinds"]) == {"AMD with avx512_bf16", "Intel with amx_bf16"}
+        for text, kind in ((AMD, "AMD with avx512_bf16"), (INTEL, "Intel with amx_bf16")):
+            assert device.choose_precision("auto", notebook, "CPU", cpuinfo(text)) == found["kinds"][kind]["used"]
+        # The same flag on an Intel without the matrix unit, no flag, no description, a GPU, another notebook.
+        assert device.choose_precision("auto", notebook, "CPU", cpuinfo(INTEL.replace("amx", ""))) == "float32"
         assert device.choose_precision("auto", notebook, "CPU", cpuinfo(AMD.replace("_bf16", "x"))) == "float32"
         assert device.choose_precision("auto", notebook, "CPU", tmp_path / "none") == "float32"
         assert device.choose_precision("auto", notebook, "GPU", cpuinfo(AMD)) == "float32"
@@ -48,16 +49,16 @@ def test_auto_takes_16_bits_only_on_the_kind_of_processor_that_was_measured(cpui
 
 
 def test_16_bits_are_used_where_they_are_faster_and_learn_no_worse():
-    for notebook, kinds in yaml.safe_load(device.PRECISION_TABLE.read_text()).items():
-        for kind, entry in kinds.items():
+    for notebook, found in yaml.safe_load(device.PRECISION_TABLE.read_text()).items():
+        for kind, entry in found["kinds"].items():
             median, low, high = entry["ratio"]
             assert low <= median <= high
             assert (low > 1) == (entry["used"] == "mixed_bfloat16"), (notebook, kind)
-            if entry["used"] != "float32":
-                used, float32 = entry["accuracy"]["used"], entry["accuracy"]["float32"]
-                assert len(used) == len(float32) >= 3
-                # Welch: worse by more than the seeds explain?
-                assert ttest_ind(used, float32, equal_var=False, alternative="less").pvalue > 0.05, (notebook, kind)
+        if any(entry["used"] != "float32" for entry in found["kinds"].values()):
+            used, float32 = found["accuracy"]["mixed_bfloat16"], found["accuracy"]["float32"]
+            assert len(used) == len(float32) >= 3
+            # Welch: worse by more than the seeds explain?
+            assert ttest_ind(used, float32, equal_var=False, alternative="less").pvalue > 0.05, notebook
 
 
 @pytest.mark.parametrize(
