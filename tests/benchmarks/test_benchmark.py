@@ -130,7 +130,7 @@ def test_processes_take_turns_and_count_as_one_value(planted, capsys):
 def test_precision_gives_the_entry_of_its_table(planted):
     (row,) = planted[-1]("precision")
     entry = yaml.safe_load(row["note"].strip("`"))
-    assert entry == {"04.ipynb": {"CPU": {"used": "mixed_bfloat16", "ratio": [3.0, 2.0, 7.0]}}}
+    assert entry == {"04.ipynb": {"kinds": {"CPU": {"used": "mixed_bfloat16", "ratio": [3.0, 2.0, 7.0]}}}}
     expected = f"| vgg16 | float32 | 100 | 33 | 3.000 | 2.000 to 7.000 | 1 | yes | {row['note']} |"
     assert expected in benchmark.table([row]).splitlines()
 
