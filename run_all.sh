@@ -94,8 +94,15 @@ case "${1:-}" in
     ;;
   lab)
     shift
-    exec python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$root" \
-      --LabApp.default_url=/lab/tree/notebooks "$@"
+    # Defaults for JupyterLab beside the user's own settings, and the one kernel that the notebooks name.
+    JUPYTER_CONFIG_PATH="$root/.jupyter${JUPYTER_CONFIG_PATH:+:$JUPYTER_CONFIG_PATH}" \
+      exec python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$root" \
+      --KernelSpecManager.allowed_kernelspecs=fer2013 --KernelSpecManager.ensure_native_kernel=False \
+      --LabApp.default_url=/lab/tree/notebooks/00_index.ipynb "$@"
+    ;;
+  try)
+    shift
+    exec python -m fer_utils.training.faces "$@"
     ;;
   benchmark)
     shift

@@ -15,6 +15,10 @@ SHORTEST = 6
 class FerError(Exception):
     """Base of every error that this package raises on purpose."""
 
+    def _render_traceback_(self):
+        """Show the message alone in a notebook: it says what to do, and where our code found it is no help."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class DataError(FerError):
     """A dataset that is missing, incomplete, malformed or not what it claims to be."""

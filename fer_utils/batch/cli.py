@@ -14,6 +14,8 @@ EPILOG = """\
 other calls:
   ./run_all.sh test       run the tests
   ./run_all.sh lab        open the notebooks in JupyterLab, on this machine only
+  ./run_all.sh try IMAGE  find the faces in an image and print what a trained network sees in each
+                          (takes --out DIR and --model NAME; without them, the newest run and its best model)
   ./run_all.sh report     make the figures and the report again from a run's files, without training
                           (takes --out DIR; without it, the newest run)
 Options after -- go to Snakemake as they are, for example: ./run_all.sh -- --dry-run"""
