@@ -49,6 +49,17 @@ def test_tables_and_new_files_count(tmp_path):
     assert len({empty, first, provenance.code_hash(parts=["room"], package=tmp_path)}) == 3
 
 
+def test_what_no_training_calls_does_not_count(tmp_path):
+    (tmp_path / "training").mkdir()
+    for name in ("faces.py", "run.py"):
+        (tmp_path / "training" / name).write_text("x = 1\n")
+    before = provenance.code_hash(package=tmp_path, parts=["training"])
+    (tmp_path / "training" / "faces.py").write_text("x = 2\n")
+    assert provenance.code_hash(package=tmp_path, parts=["training"]) == before
+    (tmp_path / "training" / "run.py").write_text("x = 2\n")
+    assert provenance.code_hash(package=tmp_path, parts=["training"]) != before
+
+
 def test_figures_outputs_and_prose_of_a_notebook_do_not_count(tmp_path):
     path = tmp_path / "n.ipynb"
 
