@@ -98,6 +98,7 @@ case "${1:-}" in
     JUPYTER_CONFIG_PATH="$root/.jupyter${JUPYTER_CONFIG_PATH:+:$JUPYTER_CONFIG_PATH}" \
       exec python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$root" \
       --KernelSpecManager.allowed_kernelspecs=fer2013 --KernelSpecManager.ensure_native_kernel=False \
+      --MultiKernelManager.default_kernel_name=fer2013 \
       --LabApp.default_url=/lab/tree/notebooks/00_index.ipynb "$@"
     ;;
   try)

@@ -11,12 +11,15 @@ import pytest
 from papermill.inspection import inspect_notebook
 
 from fer_utils.batch.config import read_config
+from fer_utils.batch.job import CHAPTERS
 from fer_utils.findings.results import read_model
 from fer_utils.paths import project_root
 from fer_utils.training.run import REQUIRED
 
 FOLDER = project_root() / "notebooks"
+INDEX = "00_index.ipynb"  # prose alone
 ALL = sorted(path.name for path in FOLDER.glob("*.ipynb"))
+CODE = [name for name in ALL if name != INDEX]
 MODELS = {
     "02_traditional_cnn.ipynb": "traditional_cnn",
     "03_resnet50.ipynb": "resnet50",
@@ -30,8 +33,11 @@ def source(name):
 
 
 def test_they_are_numbered_without_gaps():
-    assert [int(name[:2]) for name in ALL] == list(range(1, len(ALL) + 1))
-    assert set(MODELS) < set(ALL)
+    assert [int(name[:2]) for name in ALL] == list(range(len(ALL)))
+    assert set(MODELS) < set(CODE) and set(CHAPTERS.values()) < set(CODE)
+    index = "".join(cell.source for cell in source(INDEX).cells)
+    assert {cell.cell_type for cell in source(INDEX).cells} == {"markdown"}
+    assert sorted(re.findall(r"\]\((\w+\.ipynb)\)", index)) == CODE
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -44,7 +50,15 @@ def test_a_source_is_valid_and_holds_no_outputs(name):
             assert not cell.outputs and cell.execution_count is None
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CODE)
+def test_code_that_only_draws_is_folded(name):
+    for cell in source(name).cells:
+        draws = re.search(r"\b(publish|publish_table|show_\w+|Displayable)\(", cell.source)
+        if cell.cell_type == "code" and (draws or "figure" in cell.metadata.get("tags", [])):
+            assert cell.metadata.get("jupyter", {}).get("source_hidden"), cell.source
+
+
+@pytest.mark.parametrize("name", CODE)
 def test_every_parameter_has_a_type_and_a_comment_that_papermill_shows(name):
     cells = [c for c in source(name).cells if "parameters" in c.metadata.get("tags", [])]
     assert len(cells) == 1
@@ -79,7 +93,7 @@ def test_a_models_notebook_shows_network_and_training(name):
     assert set(inspect_notebook(FOLDER / name)) - read <= set(REQUIRED)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CODE)
 def test_the_package_is_imported_before_tensorflow(name):
     # It chooses oneDNN, and TensorFlow reads the choice when it is first imported.
     packages = []

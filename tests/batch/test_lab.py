@@ -1,7 +1,9 @@
 """`./run_all.sh lab` serves this machine alone, to those who have its token."""
 
+import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -37,6 +39,7 @@ def lab(tmp_path_factory):
         python = root / venv / "bin" / "python"
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
         python.chmod(0o755)
+    shutil.copytree(project_root() / ".jupyter", root / ".jupyter")
     folders = {name: str(root / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")}
     # What only a test needs: no browser, any free port, and root in a container.
     options = ["--no-browser", "--ServerApp.port=0", "--allow-root"]
@@ -65,12 +68,16 @@ def lab(tmp_path_factory):
             process.kill()
 
 
+def fetch(port, path, **headers):
+    """The answer to a request."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return opener.open(urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=20)
+
+
 def ask(port, **headers):
     """Status of a request for the list of files."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/contents", headers=headers)
-        return opener.open(request, timeout=20).status
+        return fetch(port, "/api/contents", **headers).status
     except urllib.error.HTTPError as error:
         return error.code
 
@@ -95,3 +102,12 @@ def test_it_answers_to_no_other_name(lab):
     """A page elsewhere could have its own name lead here."""
     port, token = lab
     assert ask(port, Authorization=f"token {token}", Host="elsewhere.example") == 403
+
+
+def test_it_offers_one_kernel_and_asks_for_no_news(lab):
+    port, token = lab
+    said = json.load(fetch(port, "/api/kernelspecs", Authorization=f"token {token}"))
+    assert said["default"] == "fer2013" and set(said["kernelspecs"]) <= {"fer2013"}
+    place = "/lab/api/settings/@jupyterlab/apputils-extension:notification"
+    schema = json.load(fetch(port, place, Authorization=f"token {token}"))["schema"]["properties"]
+    assert (schema["fetchNews"]["default"], schema["checkForUpdates"]["default"]) == ("false", False)

@@ -251,7 +251,24 @@ def test_the_command_says_in_a_line_what_is_wrong(run, capsys):
         assert capsys.readouterr().err.startswith("run_all.sh: ")
 
 
+def notebook(kind):
+    """The cells of one kind of the notebook."""
+    path = project_root() / "notebooks" / "09_try.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
+
+
+def test_the_notebook_takes_a_drawn_face_where_it_is_given_none(run, capsys):
+    parameters, *code = notebook("code")
+    names = {}
+    exec(parameters, names)
+    names |= {"out": str(run)}
+    exec("\n".join(code), names)
+    assert np.array_equal(names["cut"], make_faces({"Training": {"happy": 1}})[0])
+    np.testing.assert_allclose(names["table"].loc[1], expected(names["cut"]), atol=1e-6)
+    assert "VGG-16, seed 0, of run: it read" in capsys.readouterr().out
+
+
 def test_readme_and_notebook_say_what_a_label_is_worth():
-    cells = json.loads((project_root() / "notebooks" / "09_try.ipynb").read_text(encoding="utf-8"))["cells"]
-    for text in ((project_root() / "README.md").read_text(encoding="utf-8"), "".join(cells[0]["source"])):
+    for text in ((project_root() / "README.md").read_text(encoding="utf-8"), notebook("markdown")[0]):
         assert faces.WORTH in " ".join(text.split())
