@@ -64,9 +64,6 @@ locked_set_up() {
   fi
 }
 
-# TensorFlow's notices about CPU instructions help no reader; errors still come through.
-export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
-
 case "${1:-}" in
   -h | --help)
     python="$(find_python)" || exit $?
@@ -111,5 +108,9 @@ case "${1:-}" in
     # Not installed like fer_utils, so that Python must be told where it lies.
     PYTHONPATH="$root" exec python -m benchmarks.compare "$@"
     ;;
-  *) exec python -m fer_utils.batch.run "$@" ;;
+  *)
+    # A run keeps TensorFlow's errors in its logs. Elsewhere `fer_utils` drops them too: in JupyterLab each is a red box.
+    export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
+    exec python -m fer_utils.batch.run "$@"
+    ;;
 esac

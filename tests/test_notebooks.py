@@ -119,6 +119,7 @@ def alone(tmp_path_factory):
         texts = []
         for cell in nbformat.read(target, as_version=4).cells:
             for output in cell.get("outputs", []):
+                assert output.get("name") != "stderr", output.text  # a red box in JupyterLab
                 texts.append(output.get("text") or "".join(output.get("data", {}).get("text/html", "")))
         return out, "\n".join(texts)
 

@@ -10,6 +10,7 @@ from fer_utils.paths import project_root
 
 #: Answers for its version, makes an environment that holds itself, and writes everything else into a log.
 PYTHON = """#!/bin/sh
+echo "${{TF_CPP_MIN_LOG_LEVEL:-unset}}" >"$LOG.level"
 case "$1" in
   -c) echo "{version}" ;;
   *) echo "$(basename "$0") $*" >>"$LOG" ;;
@@ -90,6 +91,12 @@ def test_the_tests_are_ruff_and_pytest(shell):
 def test_jupyterlab_listens_on_this_machine_only(shell):
     _, log = shell("lab", pythons={"python3": "3.11"})
     assert "jupyterlab --ServerApp.ip=127.0.0.1" in log.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("call", "level"), [("lab", "unset"), ("try", "unset"), ("--seeds", "2"), ("report", "2")])
+def test_a_run_logs_tensorflows_errors_and_jupyterlab_shows_no_red_boxes(shell, tmp_path, call, level):
+    shell(call, pythons={"python3": "3.11"})
+    assert (tmp_path / "log.level").read_text().strip() == level
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.14", "2.7"])
