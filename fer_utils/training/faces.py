@@ -236,19 +236,22 @@ def detect(image, whole=False):
 
 def draw(picture, boxes, faces, table):
     """Draw the picture with numbered boxes, and each face beside its probabilities; PNG bytes."""
-    n, ratio = len(faces), picture.height / picture.width
-    above = min(max(6 * ratio, 1.5), 6)
-    figure = Figure(figsize=(6.4, above + 1.6 * n), layout="constrained")
-    grid = figure.add_gridspec(n + 1, 2, height_ratios=[above, *[1.6] * n], width_ratios=[1, 2.4])
-    ax = figure.add_subplot(grid[0, :])
-    shown = picture.copy()
-    shown.thumbnail((LOOKED_AT, LOOKED_AT))
-    ax.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, picture.width, picture.height, 0))
-    ax.set_axis_off()
-    for number, (left, top, right, bottom) in enumerate(boxes, start=1):
-        ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="#de8f05", linewidth=1.5)
-        ax.text(left, top, f" {number} ", backgroundcolor="#de8f05", va="bottom", fontsize=9, clip_on=True)
-        ax_face, ax_bars = (figure.add_subplot(grid[number, column]) for column in (0, 1))
+    # A picture that is a face itself is shown once, as what the network sees.
+    above = [] if boxes == [(0, 0, *picture.size)] else [min(max(6 * picture.height / picture.width, 1.5), 3.6)]
+    heights = above + [1.6] * len(faces)
+    figure = Figure(figsize=(6.4, sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=[1, 2.4])
+    if above:
+        ax = figure.add_subplot(grid[0, :])
+        shown = picture.copy()
+        shown.thumbnail((LOOKED_AT, LOOKED_AT))
+        ax.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, picture.width, picture.height, 0))
+        ax.set_axis_off()
+        for number, (left, top, right, bottom) in enumerate(boxes, start=1):
+            ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="#de8f05", linewidth=1.5)
+            ax.text(left, top, f" {number} ", backgroundcolor="#de8f05", va="top", fontsize=9, clip_on=True)
+    for number in table.index:
+        ax_face, ax_bars = (figure.add_subplot(grid[number - len(faces) - 1, column]) for column in (0, 1))
         ax_face.imshow(faces[number - 1], cmap="gray", vmin=0, vmax=255)
         ax_face.set_title(f"Face {number}", fontsize=9)
         ax_face.set_axis_off()
