@@ -1,6 +1,7 @@
 """What every room uses: durations as people say them, the commit of the code."""
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from fer_utils import provenance, words
 
@@ -16,3 +17,12 @@ def test_durations_read_well(seconds, text):
 def test_without_git_there_is_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert provenance.git() == {"commit": None, "dirty": None}
+
+
+def test_a_notebook_shows_an_error_of_ours_as_its_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    shell, shown = InteractiveShell(), []
+    shell._showtraceback = lambda kind, value, lines: shown.append(lines)
+    shell.run_cell("from fer_utils.errors import DataError\nraise DataError('photo.jpg: no image')")
+    shell.run_cell("1 / 0")
+    assert shown[0] == ["DataError: photo.jpg: no image"] and "Traceback" in "\n".join(shown[1])
