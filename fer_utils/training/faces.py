@@ -78,7 +78,7 @@ def choose(out="", model=""):
         If there is no finished training.
     """
     root = project_root() / "results"
-    runs = [Path(out).expanduser().absolute()] if out else sorted(root.glob("*")) if root.is_dir() else []
+    runs = [Path(out).expanduser().resolve()] if out else sorted(root.glob("*")) if root.is_dir() else []
     found = [trainings for run in runs if (trainings := finished(run))]
     if not found:
         place = f"{runs[0]}: no finished training in this folder" if out else "no finished training under results/"
@@ -278,8 +278,8 @@ def describe(boxes, table):
 
 def main(arguments=None):
     """Run ``./run_all.sh try``; errors of ours are a line, not a traceback."""
-    parser = argparse.ArgumentParser(prog="./run_all.sh try", description=main.__doc__, allow_abbrev=False)
-    parser.description = "Find the faces in an image and print what a trained network of a run sees in each."
+    about = "Find the faces in an image and print what a trained network of a run sees in each."
+    parser = argparse.ArgumentParser(prog="./run_all.sh try", description=about, allow_abbrev=False)
     parser.add_argument("image", metavar="IMAGE", help=f"an image file: {', '.join(FORMATS)}")
     parser.add_argument("--out", default="", metavar="DIR", help="run folder; default: the newest under results/")
     parser.add_argument("--model", default="", metavar="NAME", help="default: the run's best")
