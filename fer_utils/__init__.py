@@ -15,6 +15,7 @@ metrics, and which code made a number.
 
 import os
 import platform
+import warnings
 
 # TensorFlow reads this once, when it is first imported. By itself it computes with oneDNN only on processors with
 # instructions for neural networks, which many laptops lack.
@@ -24,3 +25,5 @@ if platform.machine() == "x86_64":
 # In JupyterLab each line on standard error is a red box, and TensorFlow writes some where nothing went wrong. Errors
 # are exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Another: ImageNet weights were trained on 224x224 pixels. That holds for every network here; Keras says it of one.
+warnings.filterwarnings("ignore", "`input_shape` is undefined or non-square", UserWarning)
