@@ -92,8 +92,10 @@ case "${1:-}" in
   lab)
     shift
     # Defaults for JupyterLab beside the user's own settings, and the one kernel that the notebooks name.
+    # Notebooks may import what lies beside them: only the server itself is kept from its working directory.
+    unset PYTHONSAFEPATH
     JUPYTER_CONFIG_PATH="$root/.jupyter${JUPYTER_CONFIG_PATH:+:$JUPYTER_CONFIG_PATH}" \
-      exec python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$root" \
+      exec python -P -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$root" \
       --KernelSpecManager.allowed_kernelspecs=fer2013 --KernelSpecManager.ensure_native_kernel=False \
       --MultiKernelManager.default_kernel_name=fer2013 \
       --LabApp.default_url=/lab/tree/notebooks/00_index.ipynb "$@"

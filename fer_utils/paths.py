@@ -6,8 +6,7 @@ from pathlib import Path
 def project_root() -> Path:
     """Return the folder that holds ``pyproject.toml``, ``notebooks/`` and this package.
 
-    papermill runs a notebook with the project's root as working directory, JupyterLab with the notebook's
-    folder. The package is installed in editable mode, so its own place answers for both.
+    The package is installed in editable mode, so its own place tells, whatever the working directory is.
     """
     return Path(__file__).resolve().parent.parent
 

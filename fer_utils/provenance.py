@@ -80,21 +80,54 @@ class Silenced(ast.NodeTransformer):
         return node
 
 
+def parse(source):
+    """Return the syntax tree of Python code (str or bytes); None if it is none: that is an error where it runs."""
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError):
+        return None
+
+
 def meaning(source):
-    """Return what Python code does, whatever its comments, docstrings, messages and layout say."""
-    return ast.dump(Silenced().visit(ast.parse(source)))
+    """Return what Python code does, whatever its comments, docstrings, messages and layout say; else its text."""
+    tree = parse(source)
+    return repr(source) if tree is None else ast.dump(Silenced().visit(tree))
 
 
 def notebook_code(path):
-    """Return the code of a notebook's cells, without those tagged ``figure`` or ``parameters``.
+    """Return the code of a notebook's cells, without those tagged ``figure`` or ``parameters``; else its bytes.
 
     No number depends on a figure, and the values of parameters are recorded by themselves.
     """
-    cells = [c for c in json.loads(Path(path).read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    code = [cell for cell in cells if not {"figure", "parameters"} & set(cell["metadata"].get("tags", []))]
-    # Magics are no Python.
-    lines = "\n".join("".join(cell["source"]) for cell in code).splitlines()
-    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+    content = Path(path).read_bytes()
+    try:
+        cells = [cell for cell in json.loads(content)["cells"] if cell["cell_type"] == "code"]
+        code = [cell for cell in cells if not {"figure", "parameters"} & set(cell["metadata"].get("tags", []))]
+        # Magics are no Python.
+        lines = "\n".join("".join(cell["source"]) for cell in code).splitlines()
+        return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return content
+
+
+def files_of(place):
+    """Return a file, or the files of a folder, sorted; what Python leaves there does not count."""
+    paths = sorted(place.rglob("*")) if place.is_dir() else [place]
+    return [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
+
+
+def modules_beside(code, folder):
+    """Return the files of the modules in a folder that code there imports, and of those that these import."""
+    found, waiting = {}, [code]
+    while waiting:
+        for node in ast.walk(parse(waiting.pop()) or ast.Module([])):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            places = [folder / f"{name.split('.')[0]}{suffix}" for name in names for suffix in (".py", "")]
+            new = [path for place in places if place.exists() for path in files_of(place) if path not in found]
+            found |= dict.fromkeys(new)
+            waiting += [path.read_bytes() for path in new if path.suffix == ".py"]
+    return sorted(found)
 
 
 def code_hash(notebook=None, parts=TRAINING_CODE, package=Path(__file__).parent):
@@ -103,7 +136,8 @@ def code_hash(notebook=None, parts=TRAINING_CODE, package=Path(__file__).parent)
     Parameters
     ----------
     notebook : path or None
-        A notebook; its cells tagged ``figure`` and ``parameters`` do not count.
+        A notebook; its cells tagged ``figure`` and ``parameters`` do not count. Modules beside it that the other cells
+        import are its code.
     parts : sequence of str
         Files and folders of the package: code by its meaning, other files (tables, templates) by their bytes.
     package : Path
@@ -114,15 +148,16 @@ def code_hash(notebook=None, parts=TRAINING_CODE, package=Path(__file__).parent)
     str
         SHA-256 in hexadecimal.
     """
-    sha = hashlib.sha256(meaning(notebook_code(notebook)).encode() if notebook else b"")
-    for part in parts:
-        place = package / part
-        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
-            apart = path.relative_to(package).as_posix() in APART
-            if path.is_file() and not apart and "__pycache__" not in path.parts:
-                content = path.read_bytes()
-                content = meaning(content.decode()).encode() if path.suffix == ".py" else content
-                sha.update(f"\n{path.relative_to(package)}\n".encode() + content)
+    code = notebook_code(notebook) if notebook else ""
+    sha = hashlib.sha256(meaning(code).encode() if notebook else b"")
+    files = [(path, package) for part in parts for path in files_of(package / part)]
+    files = [(path, root) for path, root in files if path.relative_to(root).as_posix() not in APART]
+    if notebook:
+        files += [(path, Path(notebook).parent) for path in modules_beside(code, Path(notebook).parent)]
+    for path, root in files:
+        content = path.read_bytes()
+        content = meaning(content).encode() if path.suffix == ".py" else content
+        sha.update(f"\n{path.relative_to(root)}\n".encode() + content)
     return sha.hexdigest()
 
 

@@ -74,6 +74,44 @@ def test_figures_outputs_and_prose_of_a_notebook_do_not_count(tmp_path):
     assert hashed(notebook(("x = 2", []), ("plot(x)", ["figure"]))) != plain
 
 
+def test_modules_beside_a_notebook_are_its_code(tmp_path):
+    files = {
+        "n.ipynb": notebook(("import first\nfrom room.b import c", []), ("import painter", ["figure"])),
+        "first.py": "def f():\n    import second\n    import numpy\n",
+        "second.py": "x = 1\n",
+        "room/__init__.py": "",
+        "room/b.py": "from . import table\nc = 1\n",
+        "room/table.csv": "1\n",
+        "painter.py": "colour = 'red'\n",
+        "stranger.py": "x = 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    plain = provenance.code_hash(tmp_path / "n.ipynb", parts=[])
+
+    def changes(name, text):
+        (tmp_path / name).write_text(text)
+        changed = provenance.code_hash(tmp_path / "n.ipynb", parts=[]) != plain
+        (tmp_path / name).write_text(files[name])
+        return changed
+
+    assert all(changes(name, files[name] + "y = 2\n") for name in list(files)[1:6])
+    assert changes("room/table.csv", "2\n") and changes("second.py", "<<<<<<< HEAD\n")
+    assert not changes("painter.py", "colour = 'blue'\n") and not changes("stranger.py", "x = 2\n")
+    assert not changes("second.py", "# why\nx = 1\n")
+    (tmp_path / "numpy.py").write_text("")
+    assert provenance.code_hash(tmp_path / "n.ipynb", parts=[]) != plain
+
+
+@pytest.mark.parametrize("text", ["", "<<<<<<< HEAD\n{", "[1]", '{"worksheets": []}', notebook(("x = = 1", []))])
+def test_what_is_no_notebook_or_no_python_has_a_hash_too(tmp_path, text):
+    """Where it would be an error, no other model could be trained either."""
+    (tmp_path / "a").write_text(text)
+    (tmp_path / "b").write_text(text + "x")
+    assert provenance.code_hash(tmp_path / "a", parts=[]) != provenance.code_hash(tmp_path / "b", parts=[])
+
+
 def test_saved_outputs_do_not_make_the_checkout_dirty(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "project_root", lambda: tmp_path)
 

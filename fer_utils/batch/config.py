@@ -1,7 +1,9 @@
 """``config.yaml`` and the notebooks' parameters, checked whole before anything starts."""
 
 import ast
+import contextlib
 import functools
+import json
 import re
 
 import yaml
@@ -111,13 +113,54 @@ def notebook_parameters(notebook):
     path = project_root() / "notebooks" / notebook
     if not path.is_file():
         raise ConfigError(f"config.yaml names the notebook {notebook}, and there is no {path}")
+    check_notebook(path)
     try:
         found = inspect_notebook(path)
     except Exception as error:
-        raise ConfigError(f"{path} cannot be read as a notebook: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigError(f"{notebook} cannot be read as a notebook: {' '.join(str(error).split())[:200]}") from None
     if not found:
-        raise ConfigError(f"{path}: no cell is tagged 'parameters'; copy that of another model's notebook")
-    return {name: ast.literal_eval(entry["default"]) for name, entry in found.items()}
+        raise ConfigError(f"{notebook}: no cell is tagged 'parameters'; copy that of another model's notebook")
+    values = {}
+    for name, entry in found.items():
+        with contextlib.suppress(ValueError, SyntaxError):
+            values[name] = ast.literal_eval(entry["default"])
+        if type(values.get(name)) not in JSON_TYPES:
+            said = f"{notebook}: the default of the parameter {name} is {entry['default']}"
+            raise ConfigError(f"{said}; expected a number, a text in quotes, True or False")
+    return values
+
+
+def broken_notebooks(notebooks):
+    """Return those of some notebooks that cannot be run: name to what is wrong and what to do."""
+    broken = {}
+    for notebook in notebooks:
+        try:
+            notebook_parameters(notebook)
+        except ConfigError as error:
+            broken[notebook] = str(error)
+    return broken
+
+
+def check_notebook(path):
+    """Raise a ConfigError that says what to do if a file is no notebook, or one with a merge unfinished."""
+    try:
+        text = path.read_bytes().decode(errors="replace")
+    except OSError as error:
+        raise ConfigError(f"{path.name} cannot be read: {error.strerror}; check its permissions") from None
+    flaw = ""
+    try:
+        version = json.loads(text)["nbformat"]
+        if version != 4:
+            flaw = f"a notebook of format {version}, expected 4; open and save it in JupyterLab, which converts it"
+    except ValueError as error:
+        flaw = f"no notebook: {f'not JSON ({error})' if text.strip() else 'an empty file'}; restore it"
+    except (KeyError, TypeError):
+        flaw = "no notebook, though it is JSON; restore it"
+    # Also inside a cell, where they leave JSON as it was.
+    if found := re.search(r'^\s*"?[<>]{7}( |\\n|$)', text, re.MULTILINE):
+        flaw = f"merge markers, the first in line {text.count(chr(10), 0, found.start()) + 1}; resolve the conflict"
+    if flaw:
+        raise ConfigError(f"{path.name}: {flaw}")
 
 
 def resolve_parameters(config, profile, model, settings=()):

@@ -22,7 +22,9 @@ from pathlib import Path
 import psutil
 
 from fer_utils.batch import processes
+from fer_utils.batch.config import check_notebook
 from fer_utils.batch.progress import say
+from fer_utils.errors import ConfigError
 from fer_utils.files import move, read_json, write_json
 from fer_utils.paths import project_root
 from fer_utils.words import duration
@@ -78,6 +80,8 @@ def execute(notebook, target, parameters, kernel, work):
     import papermill
 
     work.parent.mkdir(parents=True, exist_ok=True)
+    # As in JupyterLab, a notebook can import what lies beside it; `run_all.sh` sets this for its own processes.
+    os.environ.pop("PYTHONSAFEPATH", None)
     # Not in the main thread: there nbclient would take the signals for itself, and a notebook that was stopped would
     # look like one whose kernel died.
     with quiet(work.with_suffix(".log")), SOCKETS, ThreadPoolExecutor(1) as pool:
@@ -89,7 +93,7 @@ def execute(notebook, target, parameters, kernel, work):
             parameters=parameters,
             kernel_name=kernel,
             progress_bar=False,
-            cwd=project_root(),
+            cwd=notebook.parent,
             start_timeout=300,
             config=private_sockets(folder),
         )
@@ -128,6 +132,7 @@ def run_chapter(plan, out, chapter):
     source, work = project_root() / "notebooks" / CHAPTERS[chapter], out / ".training" / chapter / "notebook.ipynb"
     say(f"{chapter}: begins")
     try:
+        check_notebook(source)
         execute(source, out / chapter / "notebook.ipynb", parameters, plan["kernel"], work)
     except Exception as error:
         say(f"{chapter}: FAILED: {describe(error)}\n  the notebook up to there: {work}")
@@ -148,6 +153,8 @@ def run_model(plan, out, entry, threads):
     say(f"{name}: begins")
     started = time.monotonic()
     try:
+        if "error" in entry:  # found before the run began
+            raise ConfigError(entry["error"])
         source = project_root() / "notebooks" / entry["notebook"]
         execute(source, result / "notebook.ipynb", parameters, plan["kernel"], work)
     except Exception as error:
@@ -159,7 +166,7 @@ def run_model(plan, out, entry, threads):
             write_json(failed, record | {"error": message, "traceback": traceback})
         except OSError as reason:
             say(f"{name}: the failure cannot be recorded: {reason}")
-        say(f"{name}: FAILED: {message}\n  the notebook up to there: {work}")
+        say(f"{name}: FAILED: {message}" + ("" if "error" in entry else f"\n  the notebook up to there: {work}"))
         return False
     score = read_json(result / "metrics.json")["best"]["test"]["accuracy"]
     say(f"{name}: done in {duration(time.monotonic() - started)}, test accuracy {score:.3f}")

@@ -151,7 +151,13 @@ def make_plan(options, command, on_message=print):
     if options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs}: expected 1 or more")
     check_kernel(options.kernel)
-    settings = configuration.read_settings(options.set, {config["models"][model]["notebook"] for model in models})
+    notebooks = dict.fromkeys(config["models"][model]["notebook"] for model in models)
+    broken = configuration.broken_notebooks(notebooks)
+    for error in broken.values():
+        on_message(f"*** {error}")
+    if len(broken) == len(notebooks):
+        raise ConfigError("no notebook is left that could be run; what to do is said above")
+    settings = configuration.read_settings(options.set, notebooks.keys() - broken)
 
     out = Path(options.out).expanduser().absolute() if options.out else None
     dataset = choose_data(options, out, on_message)
@@ -166,14 +172,18 @@ def make_plan(options, command, on_message=print):
     entries = []
     for model in models:
         entry = config["models"][model]
+        planned = {"model": model, "label": entry["label"], "notebook": entry["notebook"]}
+        if error := broken.get(entry["notebook"]):  # its job fails with this, the others are not touched
+            planned |= {"parameters": {"threads": 0}, "estimate": 0, "error": error}
+            entries += [planned | {"seed": seed} for seed in seeds]
+            continue
         parameters = configuration.resolve_parameters(config, profile, model, settings)
         cost = entry.get("cost") or costs.get(entry["notebook"], COST)
         guess = cost / 1000 / (GPU_SPEED if gpus else 1)
         speed = seen.get(model) or seen.get(entry["notebook"]) or guess
         for seed in seeds:
-            planned = {"model": model, "seed": seed, "label": entry["label"], "notebook": entry["notebook"]}
-            planned["parameters"] = parameters | {"seed": seed, "data": data_path(dataset)}
-            entries.append(planned | {"estimate": round(estimate(parameters, dataset, speed), 1)})
+            own = {"seed": seed, "parameters": parameters | {"seed": seed, "data": data_path(dataset)}}
+            entries.append(planned | own | {"estimate": round(estimate(parameters, dataset, speed), 1)})
     name = "-".join([profile, data_name(fingerprint), *(f"{key}={value}" for key, value in sorted(settings.items()))])
     out = out or project_root() / "results" / re.sub(r"[^\w.,=+-]", "_", name)
     plan = {
@@ -186,7 +196,7 @@ def make_plan(options, command, on_message=print):
         "data_description": fingerprint["description"],
         "data_sha256": fingerprint["sha256"],
         "data_notes": list(dataset.notes),
-        "protocol": "/".join(sorted({entry["parameters"]["protocol"] for entry in entries})),
+        "protocol": "/".join(sorted({entry["parameters"]["protocol"] for entry in entries if "error" not in entry})),
         "kernel": options.kernel,
         "jobs": options.jobs,
         # Another machine's jobs are not this one's business.
@@ -201,7 +211,7 @@ def make_plan(options, command, on_message=print):
     on_message(f"Models: {labels}; seeds {', '.join(map(str, seeds))}; on the {device}")
     on_message(f"Time: about {duration(total + 60)} if nothing of it is done yet ({basis})")
     for entry in entries:
-        on_message(f"  {entry['label']} (seed {entry['seed']}): {duration(entry['estimate'])}")
+        on_message(f"  {entry['label']} (seed {entry['seed']}): {entry.get('error') or duration(entry['estimate'])}")
     on_message(f"Run folder: {out}")
     return plan | {"command": command, "created": provenance.now(), "git": provenance.git()}, out
 

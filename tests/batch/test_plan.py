@@ -1,6 +1,7 @@
 """What a run is made of: configuration, profiles, models, parameters, data, estimates."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -109,12 +110,45 @@ def test_a_model_is_a_notebook_and_two_lines(project):
     assert config.resolve_parameters(read, "paper", "mine")["label"] == "Mine"
 
 
-def test_a_broken_notebook_is_the_matter_of_a_run_that_needs_it(project, tmp_path):
-    (tmp_path / "notebooks" / "04_vgg16.ipynb").write_text("<<<<<<< HEAD\n{")
-    read = project("default_models", value=["vgg16"])
-    assert config.resolve_parameters(read, "paper", "resnet50")
-    with pytest.raises(ConfigError, match="04_vgg16.ipynb cannot be read as a notebook"):
-        config.resolve_parameters(read, "paper", "vgg16")
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            lambda text: text.replace(' "cells"', '<<<<<<< HEAD\n "cells"', 1),
+            "merge markers, the first in line 2; resolve",
+        ),
+        (
+            lambda text: text.replace('"def make', '">>>>>>> theirs\\n",\n    "def make', 1),
+            "merge markers, the first in line",
+        ),
+        (lambda text: text[:-300], "no notebook: not JSON \\(.*line .*\\); restore it"),
+        (lambda text: "", "no notebook: an empty file; restore it"),
+        (lambda text: "[1, 2]", "no notebook, though it is JSON; restore it"),
+        (lambda text: text.replace('"nbformat": 4', '"nbformat": 3'), "of format 3, expected 4; open and save it in"),
+        (lambda text: text.replace('"parameters"', '"other"'), "no cell is tagged 'parameters'; copy that of"),
+        (
+            lambda text: text.replace("epochs: int = 2", "epochs: int = 1 + 1"),
+            "parameter epochs is 1 \\+ 1; expected a number",
+        ),
+        (
+            lambda text: text.replace("epochs: int = 2", "epochs: int = None"),
+            "parameter epochs is None; expected a number",
+        ),
+    ],
+    ids=["merge", "merge in a cell", "half", "empty", "other JSON", "format 3", "no parameters", "sum", "None"],
+)
+def test_a_broken_notebook_is_a_line_and_the_others_are_planned(project, tmp_path, monkeypatch, change, line):
+    path = tmp_path / "notebooks" / "04_vgg16.ipynb"
+    path.write_text(change(path.read_text()))
+    read, said = project("default_models", value=["vgg16", "traditional_cnn"]), []
+    monkeypatch.setattr(config, "read_config", lambda: read)
+    made, _ = plan(tmp_path, "--set", "dropout=0.3", messages=said)
+    broken, sound = made["models"]
+    assert re.search(f"^\\*\\*\\* 04_vgg16.ipynb: .*{line}", "\n".join(said), re.MULTILINE)
+    assert re.search(line, broken["error"]) and broken["estimate"] == 0 and made["protocol"] == "sound"
+    assert sound["parameters"]["dropout"] == 0.3 and sound["estimate"] > 0
+    with pytest.raises(ConfigError, match="no notebook is left"):
+        plan(tmp_path, "--models", "vgg16,vgg16_plain")
 
 
 def test_every_entry_resolves_in_every_profile():

@@ -210,16 +210,17 @@ def test_the_kernel_of_a_killed_job_ends(tmp_path, arguments):
 def run_notebook(tmp_path, monkeypatch):
     """Return a function that runs a notebook of these cells as a run's job does."""
     monkeypatch.setattr(jobs, "project_root", lambda: tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as in run_all.sh
     (tmp_path / "notebooks").mkdir()
 
-    def run_cells(cells, out=tmp_path / "out"):
+    def run_cells(cells, out=tmp_path / "out", **planned):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.cells[0].metadata.tags = ["parameters"]
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python", "language": "python"}
         nbformat.write(notebook, tmp_path / "notebooks" / "tiny.ipynb")
         entry = {"model": "tiny", "seed": 0, "label": "Tiny", "notebook": "tiny.ipynb", "parameters": {"threads": 1}}
         (out / "tiny" / "seed-0").mkdir(parents=True, exist_ok=True)
-        ended = jobs.run_model({"kernel": "python3"}, out, entry, 1)
+        ended = jobs.run_model({"kernel": "python3"}, out, entry | planned, 1)
         failed = out / "failed" / "tiny-seed-0.json"
         return ended, json.loads(failed.read_text()) if failed.exists() else None
 
@@ -237,6 +238,18 @@ def test_an_exception_in_any_cell_ends_the_model_and_is_recorded(run_notebook, t
     # What a reader may look at, and nothing that passes for a result.
     assert "planted" in (tmp_path / "out/.training/tiny/seed-0/notebook.ipynb").read_text()
     assert not (tmp_path / "out" / "tiny" / "seed-0").exists()
+
+
+def test_what_lies_beside_a_notebook_is_imported_as_in_jupyterlab(run_notebook, tmp_path):
+    (tmp_path / "notebooks" / "beside.py").write_text("answer = 42\n")
+    cell = "import os, beside; raise RuntimeError(f'{beside.answer} {os.path.basename(os.getcwd())}')"
+    assert run_notebook(["pass", cell])[1]["error"] == "RuntimeError: 42 notebooks"
+
+
+def test_a_notebook_found_broken_fails_with_that_line(run_notebook, capsys):
+    ended, failure = run_notebook(["pass"], error="tiny.ipynb: merge markers")
+    assert ended is False and failure["error"] == "ConfigError: tiny.ipynb: merge markers"
+    assert capsys.readouterr().out.endswith("Tiny (seed 0): FAILED: ConfigError: tiny.ipynb: merge markers\n")
 
 
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31)); bytearray(2**33)"

@@ -90,7 +90,7 @@ def test_the_tests_are_ruff_and_pytest(shell):
 
 def test_jupyterlab_listens_on_this_machine_only(shell):
     _, log = shell("lab", pythons={"python3": "3.11"})
-    assert "jupyterlab --ServerApp.ip=127.0.0.1" in log.splitlines()[-1]
+    assert "python -P -m jupyterlab --ServerApp.ip=127.0.0.1" in log.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("call", "level"), [("lab", "unset"), ("try", "unset"), ("--seeds", "2"), ("report", "2")])
