@@ -93,7 +93,9 @@ def load(
         found = sources.find(source, folder, on_message, allow_fallback)
         arrays, meta = _read_cached(found.path, folder / "decoded", on_message) if found.path else _draw()
     except OSError as error:  # a dangling link, a folder without permission, a disk that is gone
-        raise DataError(f"{error.filename or source}: cannot be read: {error.strerror or error}") from error
+        name = error.filename or source
+        hint = f"; it is a link to {os.readlink(name)}: fetch that file" if os.path.islink(name) else ""
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}{hint}") from error
     for array in arrays.values():
         if array.flags.writeable:
             array.flags.writeable = False

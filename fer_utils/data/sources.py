@@ -105,7 +105,7 @@ def _from_path(source, origin):
     if not path.exists():
         hint = ""
         if re.match(r"(https?://|(www\.)?kaggle\.com)", str(source)) or str(source) == KAGGLE_SLUG:
-            hint = f"; it is no file: --data kaggle downloads {KAGGLE_SLUG}"
+            path, hint = source, f"; it is no file: --data kaggle downloads {KAGGLE_SLUG}"
         elif path.parent.is_dir():
             near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
             hint = f"; there is {path.with_name(near[0])}" if near else ""

@@ -247,7 +247,9 @@ def test_hints(small_set, tmp_path):
     small_set.write_zip(tmp_path / "fer2013.zip")
     fails(tmp_path / "fer2103.zip", "does not exist; there is", "fer2013.zip")
     for source in ("msambare/fer2013", "https://www.kaggle.com/datasets/msambare/fer2013"):
-        fails(source, "does not exist; it is no file: --data kaggle downloads msambare/fer2013")
+        fails(
+            source, f"{source}: the path given does not exist; it is no file: --data kaggle downloads msambare/fer2013"
+        )
     (tmp_path / "link.zip").symlink_to("../objects/ab")
     fails(tmp_path / "link.zip", "is a link to ../objects/ab, which does not exist; fetch that file")
 

@@ -1,9 +1,16 @@
 """Batches and augmentation: the same whether or not a training was interrupted."""
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import encode
+from PIL import Image
 
+from fer_utils.constants import CLASSES, USAGES
+from fer_utils.data.identity import undo_fast_dct
+from fer_utils.data.synthetic import make_faces
 from fer_utils.training import pipeline
 
 SETTINGS = {
@@ -122,3 +129,14 @@ def test_an_image_is_transformed_as_tensorflows_own_operation_does(shape, dtype)
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         pipeline.check(settings)
+
+
+def test_what_identity_undoes_is_tensorflows_decoder():
+    """A copy that it decoded is a known one."""
+    faces = make_faces({usage: dict.fromkeys(CLASSES, 2) for usage in USAGES}, seed=4)[0]
+    files = [encode(np.clip(face + np.random.default_rng(1).normal(0, 3, face.shape), 0, 255).astype(np.uint8), quality=95)
+             for face in faces]  # fmt: skip
+    accurate = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
+    fast = np.stack([tf.io.decode_jpeg(file).numpy()[..., 0] for file in files])
+    assert np.sqrt(((fast - accurate.astype(float)) ** 2).mean()) > 1.2
+    assert np.sqrt(((undo_fast_dct(fast) - accurate) ** 2).mean()) < 0.6
