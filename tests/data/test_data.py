@@ -283,9 +283,7 @@ def test_only_the_last_entries_are_kept(small_set, tmp_path, quick_identity):
 def test_what_cannot_be_read_is_an_error(small_set, tmp_path, quick_identity):
     root = small_set.write_folder(tmp_path / "a")
     (root / "test" / "sad" / "PublicTest_1.jpg").symlink_to(tmp_path / "gone.jpg")  # as DVC and git-annex leave it
-    with pytest.raises(
-        DataError, match=r"PublicTest_1.jpg: cannot be read: .*; it is a link to .*gone.jpg: fetch"
-    ):
+    with pytest.raises(DataError, match=r"PublicTest_1.jpg: cannot be read: .*; it is a link to .*gone.jpg: fetch"):
         data.load(root, on_message=quiet)
 
 
