@@ -150,13 +150,14 @@ def name_treatment(altered: pd.DataFrame, images: np.ndarray, known: pd.DataFram
     pixels = 255 - pixels if some["inverted"].iloc[0] else pixels
     before = _difference(pixels, theirs)
     power = min(np.arange(0.3, 3.3, 0.05), key=lambda x: np.median(_difference(_gamma(pixels, x), theirs)))
-    for name, back in (
-        (_linear(altered, known), _standardised(pixels, theirs)),
-        (f"changed by a gamma of {power:.2f}", _gamma(pixels, power)),
-    ):
-        after = _difference(back, theirs)
-        if np.median(after) <= UNDONE and (after <= 0.5 * before + 0.5).mean() >= MOST:
-            return name
+    ways = {
+        _linear(altered, known): _standardised(pixels, theirs),
+        f"changed by a gamma of {power:.2f}": _gamma(pixels, power),
+    }
+    left = {name: _difference(back, theirs) for name, back in ways.items()}
+    name = min(left, key=lambda name: np.median(left[name]))  # of one image, both may hold
+    if np.median(left[name]) <= UNDONE and (left[name] <= 0.5 * before + 0.5).mean() >= MOST:
+        return name
     return _jpeg(raw) or _shift(pixels, theirs, before) or _noise(altered, known) or _focus(altered, known)
 
 

@@ -223,6 +223,7 @@ TREATMENTS = {
     "quality 75": (lambda x: to_jpeg(x, 75), "encoded as JPEG of quality 75; RMS difference"),
     "quality 90": (lambda x: to_jpeg(x, 90), "encoded as JPEG of quality 90; RMS difference"),
     "gamma": (lambda x: levels(255 * (x / 255) ** 1.5), "changed by a gamma of 1.50; RMS difference"),
+    "a little gamma": (lambda x: levels(255 * (x / 255) ** 1.2), "changed by a gamma of 1.20; RMS difference"),
     "noise": (lambda x: levels(x + np.random.default_rng(3).normal(0, 2, x.shape)), "noise of"),
     "shifted": (lambda x: np.roll(x, 1, 2), "shifted by 1 pixel (1 to the right); RMS difference"),
     "brighter": (lambda x: levels(x + 5.0), "brightness shifted; RMS difference"),
