@@ -136,9 +136,15 @@ def undo_fast_dct(images: np.ndarray) -> np.ndarray:
     scale = np.where(k == 0, 1, np.sqrt(2) * np.cos(k * np.pi / 16))
     exact = 4 * step * np.outer(scale, scale)
     dct = np.sqrt(np.where(k == 0, 1, 2)[:, None] / 8) * np.cos((2 * k + 1) * k[:, None] * np.pi / 16)
-    blocks = np.reshape(images, (-1, 6, 8, 6, 8)).swapaxes(2, 3) - 127.5  # it rounds down
-    coefficients = dct @ blocks @ dct.T / (np.floor(exact + 0.5) / exact)
-    pixels = dct.T @ (np.rint(coefficients / step) * step) @ dct + 128
+    wrong = np.floor(exact + 0.5) / exact
+    given = blocks = np.reshape(images, (-1, 6, 8, 6, 8)).swapaxes(2, 3) - 127.5  # it rounds down
+    for _ in range(4):
+        coefficients = np.rint(dct @ blocks @ dct.T / wrong / step) * step
+        # What lay beyond black and white was cut off.
+        shown = dct.T @ (coefficients * wrong) @ dct
+        blocks = np.where(given < -127, np.minimum(shown, given), given)
+        blocks = np.where(given > 127, np.maximum(shown, given), blocks)
+    pixels = dct.T @ coefficients @ dct + 128
     return np.clip(pixels.swapaxes(2, 3).reshape(-1, IMAGE_SIZE, IMAGE_SIZE), 0, 255)
 
 
