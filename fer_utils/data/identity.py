@@ -138,7 +138,7 @@ def undo_fast_dct(images: np.ndarray) -> np.ndarray:
     dct = np.sqrt(np.where(k == 0, 1, 2)[:, None] / 8) * np.cos((2 * k + 1) * k[:, None] * np.pi / 16)
     wrong = np.floor(exact + 0.5) / exact
     given = blocks = np.reshape(images, (-1, 6, 8, 6, 8)).swapaxes(2, 3) - 127.5  # it rounds down
-    for _ in range(4):
+    for _ in range(2):
         coefficients = np.rint(dct @ blocks @ dct.T / wrong / step) * step
         # What lay beyond black and white was cut off.
         shown = dct.T @ (coefficients * wrong) @ dct
@@ -342,7 +342,12 @@ def _call_near(found, reference):
     factor = np.where(known["recovered"], RECOVERED_FACTOR, 1.0)
     steady = ((altered["mean"] - known["mean"]).abs() <= NEAR_MEAN * factor) | altered["inverted"]
     steady |= altered["left"] < altered["rms"]
-    single = altered[steady].assign(difference=altered["left"] / factor).query("difference <= @NEAR_SINGLE")
+    # Undoing leaves more where much was black or white; a change of its own would leave more than that of the whole.
+    difference, limit = (
+        altered["left"] / factor,
+        np.where(altered["left"] <= 0.75 * altered["rms"], 1.5, 1) * NEAR_SINGLE,
+    )
+    single = altered[steady & (difference <= limit)].assign(difference=difference)
     pooled = (
         (single["difference"] ** 2).groupby([single[n] for n in ("half", "orientation", "inverted")]).transform("mean")
     )
