@@ -18,6 +18,11 @@ other calls:
                           (takes --out DIR and --model NAME; without them, the newest run and its best model)
   ./run_all.sh report     make the figures and the report again from a run's files, without training
                           (takes --out DIR; without it, the newest run)
+  ./run_all.sh compare RUN [OTHER]
+                          two run folders side by side, and what may explain the difference; without OTHER, RUN
+                          beside the published results
+  ./run_all.sh verify     compute the published results in figures/ again from their predictions, and say what
+                          differs (takes another folder)
 Options after -- go to Snakemake as they are, for example: ./run_all.sh -- --dry-run"""
 
 PROFILE = """smoke: plumbing only; quick: real data, shortened; paper: the thesis's setting; auto (default): paper with
