@@ -56,16 +56,18 @@ def project(tmp_path_factory):
     (root / "README.md").write_text("# Head\n\n" + "\n".join(published.MARKERS) + "\nTail\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(published, "project_root", lambda: root)
+        # The cheapest of the three; the others are executed where figures/ is verified.
+        patch.setattr(published, "CHAPTERS", ("audit",))
         published.publish(read_run(root / "run"))
-    return root
+        yield root
 
 
 def test_the_published_set_is_a_run_folder_in_small(project):
     folder = project / "figures"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"README.md", "SHA256SUMS", "claims.csv", "plan.json", "report.html", "dataset/images.parquet"} <= names
-    assert {"figures/fig-5.1-accuracy.svg", "figures/table-E1-headline-private.csv"} <= names
-    assert "figures/fig-3.2-class-distribution.csv" in names and "figures/fig-3.6-convolution.svg" in names
+    assert {"figures/fig-E1-reliability.svg", "figures/table-E5-mcnemar.csv"} <= names
+    assert "figures/fig-3.2-class-distribution.csv" in names
     assert not [name for name in names if re.search(r"9\.9|ipynb|keras|\.lock|\.training", name)]
     assert not list(project.glob(".figures*"))
     whole, small = read_run(project / "run"), read_run(folder)
@@ -96,51 +98,72 @@ def test_the_tables_of_both_readmes_come_from_the_predictions(project):
 def test_a_published_set_is_verified(project, capsys):
     assert verify.main([str(project / "figures")]) == 0
     printed = capsys.readouterr().out
-    assert "No differences." in printed and re.search(r"[1-9]\d tables .* [1-9]\d verdicts", printed)
+    assert "No differences." in printed
+    tables, verdicts, scores, pictures = map(int, re.findall(r"(\d+) (?:tables|verdicts|scores|pictures)", printed))
+    # Two trainings, three parts, the best epoch: nine scores and five of each class and the number of images.
+    assert scores == 2 * 3 * (1 + 9 + 7 * 5) and verdicts == len(pd.read_csv(project / "figures" / "claims.csv"))
+    assert tables == len(list((project / "figures" / "figures").glob("*.csv")))  # claims.csv instead of fig-3.2
+    assert pictures == len(list((project / "figures" / "figures").glob("*.[sp][vn]g")))
     # On one machine pictures are drawn to the same bytes.
     assert "Other bytes" not in printed
 
 
-def test_what_was_changed_by_hand_is_named(project, tmp_path):
+def test_what_was_changed_by_hand_is_named(project, tmp_path, monkeypatch):
     folder = shutil.copytree(project / "figures", tmp_path / "figures")
-    table = folder / "figures" / "table-E1-headline-private.csv"
+    table = folder / "figures" / "table-E7-threshold.csv"
     rows = pd.read_csv(table, dtype=str)
-    at = rows.index[(rows["model"] == "resnet50") & (rows["metric"] == "accuracy")][0]
-    was = rows.at[at, "value"]
-    rows.loc[at, "value"] = "0.99"
+    was = rows.at[1, "recall"]
+    rows.loc[1, "recall"] = "0.99"
     rows.to_csv(table, index=False)
+    claims = pd.read_csv(folder / "claims.csv", dtype=str, keep_default_na=False)
+    judged = claims.at[0, "verdict"]
+    claims.loc[0, "verdict"] = "better"
+    claims.to_csv(folder / "claims.csv", index=False)
     place = folder / "traditional_cnn" / "seed-0"
     metrics = json.loads((place / "metrics.json").read_text())
-    metrics["last"]["private"]["per_class"]["fear"]["recall"] += 0.001
+    metrics["best"]["public"]["per_class"]["fear"]["recall"] += 0.001
     (place / "metrics.json").write_text(json.dumps(metrics))
     predictions = pd.read_parquet(place / "predictions.parquet")
     row = int(np.flatnonzero(predictions["usage"] == "PrivateTest")[3])
     predictions.loc[row, ["p_angry", "p_happy"]] = predictions.loc[row, ["p_happy", "p_angry"]].to_numpy()
     predictions.to_parquet(place / "predictions.parquet", index=False)
     (folder / "extra.csv").write_text("1\n")
+    # The test above shows that these are what is computed again.
+    made = {path.name: path.read_bytes() for path in (project / "figures" / "figures").glob("*-E*")}
+
+    def recompute(again):
+        (again / "figures").mkdir()
+        for name, content in made.items():
+            (again / "figures" / name).write_bytes(content)
+        shutil.copyfile(project / "figures" / "claims.csv", again / "claims.csv")
+
+    monkeypatch.setattr(verify, "recompute", recompute)
     found, _, _ = verify.verify(folder)
     texts = [f"{name}: {text}" for name, text in found]
 
     def told(*words):
         return [text for text in texts if all(word in text for word in words)]
 
-    assert told("table-E1-headline-private.csv", "changed since it was published")
-    assert told("table-E1", f"row {at + 1} (resnet50, ResNet-50", f"value: published 0.99, recomputed {was}")
+    assert told("table-E7-threshold.csv", "changed since it was published")
+    assert told("table-E7-threshold.csv: row 2 (resnet50, ResNet-50), recall", f"published 0.99, recomputed {was}")
+    assert told("claims.csv: row 1 (D01", f"verdict: published better, recomputed {judged}")
     assert told("traditional_cnn/seed-0/predictions.parquet", f"row {row} ({predictions.at[row, 'id']})")
     assert len([text for text in texts if "was changed by hand" in text]) == 1
-    assert told("traditional_cnn/seed-0/metrics.json", "best.private.per_class.")
+    assert told("traditional_cnn/seed-0/metrics.json", "best.public.per_class.fear.recall: published")
+    assert told("traditional_cnn/seed-0/metrics.json", "best.private.")
+    assert not told("traditional_cnn/seed-0/metrics.json", "best.public.per_class.happy")
     assert told("extra.csv", "not published")
-    assert not [text for text in texts if text.startswith("resnet50")]
+    files = ("extra.csv", "claims.csv", "figures/table-E7", "traditional_cnn/seed-0/predictions")
+    assert all(text.startswith((*files, "traditional_cnn/seed-0/metrics", "README.md")) for text in texts)
 
 
 def test_a_failed_publish_leaves_the_old_set(project, tmp_path, monkeypatch):
     shutil.copytree(project / "run", tmp_path / "run")
     shutil.copytree(project / "figures", tmp_path / "figures")
     before = (tmp_path / "figures" / "SHA256SUMS").read_text()
-    (tmp_path / "run" / "resnet50" / "seed-0" / "history.csv").write_text("")
     monkeypatch.setattr(published, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(published, "CHAPTERS", ("findings",))
-    with pytest.raises(ResultsError, match="history.csv cannot be read"):
+    monkeypatch.setattr(published, "CHAPTERS", ("no such notebook",))
+    with pytest.raises(ResultsError, match="cannot be computed"):
         published.publish(read_run(tmp_path / "run"))
     assert (tmp_path / "figures" / "SHA256SUMS").read_text() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures", "run"]
@@ -160,9 +183,10 @@ def test_what_is_not_worth_publishing_is_refused(tmp_path, changes, words):
         published.publish(read_run(tmp_path))
 
 
-def test_drawn_faces_are_refused_before_they_are_trained_on(tmp_path, capsys):
-    words = ["--data", "synthetic", "--kernel", "python3", "--publish", "--out", str(tmp_path / "run")]
-    assert run.main(words) == 2
+def test_drawn_faces_are_refused_before_they_are_trained_on(tmp_path, capsys, monkeypatch):
+    plan = {"profile": "quick", "data_variant": "synthetic", "models": []}
+    monkeypatch.setattr(run, "make_plan", lambda *_, **__: (plan, tmp_path / "run"))
+    assert run.main(["--publish"]) == 2
     assert "drawn faces" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
