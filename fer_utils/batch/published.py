@@ -261,7 +261,7 @@ def publish(run):
         new.mkdir()
         copy_inputs(run, new)
         copy_files(run.folder / "figures", new / "figures", OF_DATASET.match)
-        for result in run.models:
+        for result in run.first_seeds:  # another seed has the same network
             place = Path(result.model, f"seed-{result.seed}", "figures")
             copy_files(run.folder / place, new / place)
         recompute(new)
