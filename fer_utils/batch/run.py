@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from fer_utils.batch import processes, verify
 from fer_utils.batch.cli import make_parser
@@ -190,9 +190,11 @@ def compare(arguments):
         raise ConfigError("{} and {}: no model is in both ({}; {})".format(options.run, options.other, *models))
     table, scored = runs.side_by_side(paired), runs.score(paired)
     table["b"] = table["b"].where(table["differs"] != "", "the same")
+    shown = scored.assign(p=scored["p"].map("{:.2g}".format)).round(4).astype(str).replace("nan", "–")
+    shown.columns = [name.replace("_", " ").replace("difference", "a - b") for name in shown]
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    for rows in (table.drop(columns="recorded"), scored.round(4).astype(str).replace("nan", "–")):
-        grid = Table(*rows.columns, box=None, pad_edge=False)
+    for rows in (table.drop(columns="recorded"), shown):
+        grid = Table(*(Column(name, overflow="fold") for name in rows), box=None, pad_edge=False)
         for row in rows.to_numpy():
             grid.add_row(*map(escape, row), style="bold" if "differs" in rows and row[-1] else None)
         console.print(grid, "")
