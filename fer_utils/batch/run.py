@@ -153,7 +153,7 @@ def make_report(arguments):
     out = Path(options.out).expanduser().absolute() if options.out else plans[-1].parent
     if not (out / "plan.json").exists():
         raise ConfigError(f"{out}: no plan.json, so that this is no run folder; ./run_all.sh makes one")
-    if out == project_root() / "figures":
+    if out == runs.PUBLISHED:
         raise ConfigError(f"{out} is the published set, with its report.html; copy the folder to make the report again")
     lock = hold(out)
     # Over what is there: Snakemake would need seconds to say so. The page prints where it is, and so do we.
@@ -170,7 +170,7 @@ def make_report(arguments):
 
 def find_run(name):
     """Read the run folder that the command line names; ``published`` is ``figures/``."""
-    folder = project_root() / "figures" if name == "published" else Path(name).expanduser().absolute()
+    folder = runs.PUBLISHED if name == "published" else Path(name).expanduser().absolute()
     run = read_run(folder)
     if not run.models:
         raise ConfigError(f"{folder}: no finished training there; expected a run folder, as ./run_all.sh makes it")

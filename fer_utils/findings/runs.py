@@ -10,8 +10,12 @@ import pandas as pd
 from fer_utils.errors import ResultsError
 from fer_utils.findings import comparisons
 from fer_utils.metrics import scores
+from fer_utils.paths import project_root
 from fer_utils.provenance import digest_predictions
 from fer_utils.words import commit_text, listed
+
+#: Where the published set lies that a run is put beside.
+PUBLISHED = project_root() / "figures"
 
 #: Parameters of a notebook that decide no number, or that `conditions` shows by what came of them.
 HIDDEN = {
