@@ -254,6 +254,9 @@ def publish(run):
     root = project_root()
     target = root / "figures"
     for left in root.glob(f".figures-*{UNFINISHED}"):
+        # A publish that was killed between the two renames below.
+        if (left / "old").exists() and not target.exists():
+            (left / "old").rename(target)
         shutil.rmtree(left, ignore_errors=True)
     print("Publishing: computing every figure, table and verdict again from what will be published", flush=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".figures-", suffix=UNFINISHED) as folder:

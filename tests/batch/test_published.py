@@ -161,6 +161,9 @@ def test_a_failed_publish_leaves_the_old_set(project, tmp_path, monkeypatch):
     shutil.copytree(project / "run", tmp_path / "run")
     shutil.copytree(project / "figures", tmp_path / "figures")
     before = (tmp_path / "figures" / "SHA256SUMS").read_text()
+    # As a publish that was killed with the old set already moved aside.
+    (tmp_path / ".figures-x.unfinished").mkdir()
+    (tmp_path / "figures").rename(tmp_path / ".figures-x.unfinished" / "old")
     monkeypatch.setattr(published, "project_root", lambda: tmp_path)
     monkeypatch.setattr(published, "CHAPTERS", ("no such notebook",))
     with pytest.raises(ResultsError, match="cannot be computed"):
