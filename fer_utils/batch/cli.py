@@ -49,7 +49,7 @@ def make_parser():
     add("--kernel", default="fer2013", metavar="NAME", help="Jupyter kernel for the notebooks")
     add("--out", metavar="DIR", help="run folder; default: results/PROFILE-DATA")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter; may be repeated")
-    add("--publish", action="store_true", help="copy the run's figures to figures/ of the project, with their origin")
+    add("--publish", action="store_true", help="publish the run in figures/: figures, verdicts, predictions, report")
     # Whether Snakemake sends the jobs to other machines, which what follows `--` says.
     parser.set_defaults(elsewhere=False)
     return parser

@@ -197,7 +197,7 @@ def readme_block(folder):
     run = read_run(folder)
     if not (run.models and run.plan.get("published")):
         return ""
-    return f"{results_table(run)} [figures/](figures/README.md) holds them, with what they are computed from.\n"
+    return f"{results_table(run)}\n"
 
 
 def fill_readme(root):
