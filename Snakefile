@@ -44,6 +44,8 @@ def failures():
     return [path.read_text(encoding="utf-8") for path in paths if path.exists()]
 
 
+PUBLISHED = ROOT / "figures" / "SHA256SUMS"
+
 # What findings and audit read.
 RUN_FILES = [path for name in MODEL_FILES for path in finished(name)]
 RUN_FILES += ["dataset/dataset.json"] if Path("dataset/dataset.json").exists() else []
@@ -127,6 +129,8 @@ rule audit:
         "claims.csv",
     params:
         code=code_hash(CHAPTERS["audit"], FINDINGS_CODE),
+        # The audit puts the run beside it.
+        published=PUBLISHED.read_text(encoding="utf-8") if PUBLISHED.exists() else "",
         failures=lambda wildcards: failures(),
     shell:
         "{PYTHON:q} -m fer_utils.batch.job audit"

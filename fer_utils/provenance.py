@@ -161,6 +161,14 @@ def code_hash(notebook=None, parts=TRAINING_CODE, package=Path(__file__).parent)
     return sha.hexdigest()
 
 
+def prediction_lines(predictions):
+    """Write predictions as one line of bytes per image; see `digest_predictions`."""
+    probabilities = predictions[list(PROBABILITY_COLUMNS)].to_numpy(dtype=">f4")
+    columns = (predictions["id"], predictions["usage"], predictions["label"], probabilities)
+    for image, usage, label, row in zip(*columns, strict=True):
+        yield f"{image}\t{usage}\t{label}\t{row.tobytes().hex()}\n".encode()
+
+
 def digest_predictions(predictions):
     """Hash predictions by what they are and not by how they are stored, so that two people can compare theirs.
 
@@ -175,9 +183,7 @@ def digest_predictions(predictions):
         SHA-256 in hexadecimal, of one line per image, in order: id, usage, label and the seven probabilities as
         the hexadecimal digits of big-endian float32, with tabs between the four.
     """
-    probabilities = predictions[list(PROBABILITY_COLUMNS)].to_numpy(dtype=">f4")
     sha = hashlib.sha256()
-    columns = (predictions["id"], predictions["usage"], predictions["label"], probabilities)
-    for image, usage, label, row in zip(*columns, strict=True):
-        sha.update(f"{image}\t{usage}\t{label}\t{row.tobytes().hex()}\n".encode())
+    for line in prediction_lines(predictions):
+        sha.update(line)
     return sha.hexdigest()

@@ -18,6 +18,11 @@ other calls:
                           (takes --out DIR and --model NAME; without them, the newest run and its best model)
   ./run_all.sh report     make the figures and the report again from a run's files, without training
                           (takes --out DIR; without it, the newest run)
+  ./run_all.sh compare RUN [OTHER]
+                          two run folders side by side, and what may explain the difference; without OTHER, RUN
+                          beside the published results
+  ./run_all.sh verify     compute the published results in figures/ again from their predictions, and say what
+                          differs (takes another folder)
 Options after -- go to Snakemake as they are, for example: ./run_all.sh -- --dry-run"""
 
 PROFILE = """smoke: plumbing only; quick: real data, shortened; paper: the thesis's setting; auto (default): paper with
@@ -44,7 +49,7 @@ def make_parser():
     add("--kernel", default="fer2013", metavar="NAME", help="Jupyter kernel for the notebooks")
     add("--out", metavar="DIR", help="run folder; default: results/PROFILE-DATA")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter; may be repeated")
-    add("--publish", action="store_true", help="copy the run's figures to figures/ of the project, with their origin")
+    add("--publish", action="store_true", help="publish the run in figures/: figures, verdicts, predictions, report")
     # Whether Snakemake sends the jobs to other machines, which what follows `--` says.
     parser.set_defaults(elsewhere=False)
     return parser

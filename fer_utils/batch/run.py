@@ -6,23 +6,27 @@ import itertools
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import filelock
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
 
-from fer_utils.batch import processes
+from fer_utils.batch import processes, verify
 from fer_utils.batch.cli import make_parser
 from fer_utils.batch.plan import make_plan
 from fer_utils.batch.progress import Reporter, name_of
+from fer_utils.batch.published import publish, refuse
 from fer_utils.errors import ConfigError, FerError
-from fer_utils.files import remove_unfinished, write_json, write_text
+from fer_utils.files import remove_unfinished, write_json
+from fer_utils.findings import runs
 from fer_utils.findings.results import read_run
 from fer_utils.paths import project_root
-from fer_utils.words import duration
+from fer_utils.words import duration, listed
 
 #: Seconds to wait for the processes of a run that was killed; they look for it twice a second.
 PATIENCE = 60
@@ -137,34 +141,6 @@ def close(out, publishing, failed, status=0):
     return 1 if status or missing else 0
 
 
-def publish(run):
-    """Copy a run's figures to ``figures/``, with a note that says what made them."""
-    if run.plan["profile"] == "smoke" or run.plan["data_variant"] == "synthetic":
-        raise ConfigError("--publish: a smoke run or synthetic data make no figures worth publishing")
-    target = project_root() / "figures"
-    for old in target.glob("*"):
-        if old.suffix in (".svg", ".png", ".csv"):
-            old.unlink()
-    for path in [*sorted((run.folder / "figures").glob("*")), run.folder / "claims.csv"]:
-        shutil.copyfile(path, target / path.name)
-    # Paths would tell whose machine it was; their last part is kept.
-    command = re.sub(r"(?<![.\w])[~/][^\s']*/", "", run.plan["command"])
-    records = [result.record for result in run.models]
-    commits = {f"{str(r['git']['commit'])[:12]}{', with changes' if r['git']['dirty'] else ''}" for r in records}
-    models = [f"{name_of(m)[:-1]}, initial weights: {m.record['weights']['used']})" for m in run.models]
-    lines = [
-        "# Published figures\n",
-        f"Made by `{command}`, copied here with `--publish`.\n",
-        f"- profile: {run.plan['profile']} ({run.plan['about']})",
-        f"- data: {run.plan['data_variant']}, fingerprint `{run.plan['data_sha256']}`",
-        f"- code: {'; '.join(sorted(commits))}",
-        f"- device: {', '.join(sorted({record['device']['kind'] for record in records}))}",
-        f"- models: {'; '.join(models)}",
-    ]
-    write_text(target / "README.md", "\n".join(lines) + "\n")
-    print(f"Published: {target}")
-
-
 def make_report(arguments):
     """Make figures and report of a run again, without training: ``./run_all.sh report``."""
     parser = argparse.ArgumentParser(prog="./run_all.sh report", allow_abbrev=False)
@@ -177,6 +153,8 @@ def make_report(arguments):
     out = Path(options.out).expanduser().absolute() if options.out else plans[-1].parent
     if not (out / "plan.json").exists():
         raise ConfigError(f"{out}: no plan.json, so that this is no run folder; ./run_all.sh makes one")
+    if out == runs.PUBLISHED:
+        raise ConfigError(f"{out} is the published set, with its report.html; copy the folder to make the report again")
     lock = hold(out)
     # Over what is there: Snakemake would need seconds to say so. The page prints where it is, and so do we.
     steps = [["fer_utils.batch.job", "findings"], ["fer_utils.batch.job", "audit"], ["fer_utils.report.page", "."]]
@@ -190,6 +168,40 @@ def make_report(arguments):
     return status
 
 
+def find_run(name):
+    """Read the run folder that the command line names; ``published`` is ``figures/``."""
+    folder = runs.PUBLISHED if name == "published" else Path(name).expanduser().absolute()
+    run = read_run(folder)
+    if not run.models:
+        raise ConfigError(f"{folder}: no finished training there; expected a run folder, as ./run_all.sh makes it")
+    return run
+
+
+def compare(arguments):
+    """Put two runs side by side and say what may explain the difference: ``./run_all.sh compare``."""
+    parser = argparse.ArgumentParser(prog="./run_all.sh compare", allow_abbrev=False)
+    parser.add_argument("run", metavar="RUN", help="run folder, or published")
+    parser.add_argument("other", metavar="OTHER", nargs="?", default="published", help="default: published, figures/")
+    options = parser.parse_args(arguments)
+    run, other = find_run(options.run), find_run(options.other)
+    paired = runs.pairs(run, other)
+    if not paired:
+        models = (listed(dict.fromkeys(result.model for result in side.models)) for side in (run, other))
+        raise ConfigError("{} and {}: no model is in both ({}; {})".format(options.run, options.other, *models))
+    table, scored = runs.side_by_side(paired), runs.score(paired)
+    table["b"] = table["b"].where(table["differs"] != "", "the same")
+    shown = scored.assign(p=scored["p"].map("{:.2g}".format)).round(4).astype(str).replace("nan", "–")
+    shown.columns = [name.replace("_", " ").replace("difference", "a - b") for name in shown]
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    for rows in (table.drop(columns="recorded"), shown):
+        grid = Table(*(Column(name, overflow="fold") for name in rows), box=None, pad_edge=False)
+        for row in rows.to_numpy():
+            grid.add_row(*map(escape, row), style="bold" if "differs" in rows and row[-1] else None)
+        console.print(grid, "")
+    print(f"a is {run.folder}, b is {other.folder}. {runs.sentence(scored, table, ('a', 'b'))}")
+    return 0
+
+
 def make_run(arguments):
     """Run the workflow: ``./run_all.sh`` with options."""
     # What goes on to Snakemake decides no result, and may be an executor's credentials.
@@ -199,6 +211,8 @@ def make_run(arguments):
     options.elsewhere = any(word.startswith(("--executor", "-e")) for word in extra)
     command = shlex.join(["./run_all.sh", *own])
     plan, out = make_plan(options, command, on_message=lambda line: print(line, flush=True))
+    if options.publish:
+        refuse(plan)
     lock = hold(out)
     write_json(out / "plan.json", plan)
     for entry in plan["models"]:
@@ -228,9 +242,9 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     processes.lead(first=True)
     try:
-        if arguments[:1] == ["report"]:
-            return make_report(arguments[1:])
-        return make_run(arguments)
+        words = {"report": make_report, "verify": verify.main, "compare": compare}
+        call = words.get(arguments[0]) if arguments else None
+        return call(arguments[1:]) if call else make_run(arguments)
     except FerError as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return 2

@@ -70,7 +70,7 @@ def facts(run, verdicts):
     times, memory = costs["train_seconds"].mean().dropna(), costs["peak_rss_mb"].first().dropna()
     versions = records[0].get("versions", {}) if records else {}
     commits = list(dict.fromkeys(map(commit_text, records)))
-    saved = sum((result.folder / "model.keras").exists() for result in models)
+    saved = sum("model.keras" in result.networks for result in models)
     labels = [result.select("test")[0] for result in first]
     names = ("batch_size", "learning_rate", "epochs", "optimizer", "loss")
     used = {name: listed(dict.fromkeys(str(r["parameters"].get(name)) for r in records)) for name in names}

@@ -93,6 +93,13 @@ def load_tolerances():
     return read_file()["tolerances"]
 
 
+def field():
+    """What others state and obtain on FER2013, from ``field.yaml``; one row per work, texts, empty where unknown."""
+    entries = yaml.safe_load(FILE.with_name("field.yaml").read_text(encoding="utf-8"))
+    columns = ["work", "claimed", "obtained", "part", "source", "users"]
+    return pd.DataFrame(entries, columns=columns).fillna("").astype(str)
+
+
 def stated(name):
     """The numbers that the thesis gives in a claim, as in ``claims.yaml``."""
     return next(claim.stated for claim in load_claims() if claim.id == name)

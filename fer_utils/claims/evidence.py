@@ -252,13 +252,13 @@ class Evidence:
         return self.combine(model, [table[metric] for table in found])
 
     def train_auc(self, model):
-        """Mean one-vs-rest AUC on the training images; these are no sample, so only seeds vary."""
+        """Mean one-vs-rest AUC on the training images (``metrics.json``); no sample, so only seeds vary."""
         areas = []
-        for r in self.trainings(model):
-            table = self.once(("train", r.model, r.seed), lambda r=r: metrics.class_auc(*r.select("train")))
-            if None in table.values():
+        for result in self.trainings(model):
+            by_class = [scores["auc"] for scores in result.metrics["best"]["train"]["per_class"].values()]
+            if None in by_class:
                 raise Untestable(f"no AUC of {self.label(model)} in every class of the training images")
-            areas.append(float(np.mean(list(table.values()))))
+            areas.append(float(np.mean(by_class)))
         return self.combine(model, [(area, np.full(self.resamples, area)) for area in areas])
 
     def confusion(self, model):

@@ -87,7 +87,7 @@ def hard_swish_is_faster(e, c):
     timed, _ = read_object(e.run.folder / "benchmarks" / "activations.json")
     if not timed:
         holds = "hard swish is x * ReLU6(x + 3) / 6, so it holds a ReLU and three operations more"
-        return unknown(f"not timed here; {holds}; needs python -m benchmarks.activations {e.run.folder}")
+        return unknown(f"not timed here; {holds}; needs python -m benchmarks.activations RUNFOLDER")
     swish, relu = timed["hard_swish"], timed["relu"]
     text = f"hard swish {1e6 * swish:.0f} µs, ReLU {1e6 * relu:.0f} µs on {timed['device']}"
     return fact(swish < relu, text, difference=abs(swish - relu) / relu)

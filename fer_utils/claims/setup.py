@@ -150,9 +150,9 @@ def saved_files(e, c):
     """Each model's folder holds the network and the weights in the stated forms (.keras for the traditional CNN)."""
 
     def judge(results):
-        label, folder = results[0].label, results[0].folder
+        label, left = results[0].label, results[0].networks
         wanted = c.files[next(model for model in c.models if results[0].model.startswith(model))]
-        missing = [name for name in wanted if not (folder / name).exists()]
+        missing = [name for name in wanted if name not in left]
         if missing == wanted:
             return unknown(f"no trained network of {label} lies in the run's folder: deleted, or not saved")
         return fact(not missing, f"{label}: {len(wanted) - len(missing)} files", wrong=f"{label}: no {listed(missing)}")

@@ -169,6 +169,11 @@ class ModelResult(Training):
         return self.predictions["usage"].isin(PARTS[part]).to_numpy()
 
     @property
+    def networks(self):
+        """Names of the files of the trained network; a published set names those that it does not hold."""
+        return sorted({path.name for path in self.folder.glob("model.*")} | set(self.record.get("left_out", ())))
+
+    @property
     def final_part(self):
         """The part on which the final figure is reported: ``private`` (sound) or ``test`` (thesis)."""
         return "private" if self.record["protocol"] == "sound" else "test"

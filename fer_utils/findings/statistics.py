@@ -266,7 +266,7 @@ def costs(results):
     -------
     DataFrame
         ``label``, ``seed``, ``device``, ``threads``, ``epochs``, times in seconds, memory in MB (None where the record
-        has no value), and ``networks``, the files of the trained network in the training's folder.
+        has no value), and ``networks``, the files of the trained network that the training left.
     """
     names = ("train_seconds", "seconds_per_epoch", "evaluate_seconds", "peak_rss_mb", "gpu_peak_mb")
     rows = []
@@ -276,6 +276,5 @@ def costs(results):
         row = {"label": result.label, "seed": result.seed}
         row |= {"device": f"{device.get('kind', '?')}: {device.get('name', '?')}", "threads": device.get("threads")}
         row |= {"epochs": result.record["epochs"].get("run")} | {name: measured.get(name) for name in names}
-        networks = sorted(path.name for path in result.folder.glob("model.*"))
-        rows.append(row | {"networks": ", ".join(networks) or None})
+        rows.append(row | {"networks": ", ".join(result.networks) or None})
     return pd.DataFrame(rows)

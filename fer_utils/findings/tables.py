@@ -43,6 +43,11 @@ def publish_table(table, *, number, slug, title, caption, folder, formats=None, 
     return Displayable(markup, f"Table {number}. {title}. {caption}\n{table.to_string()}")
 
 
+def heading(text):
+    """Show a heading of the second rank, for a section that not every run has."""
+    return Displayable(f"<h2>{html.escape(text)}</h2>", text)
+
+
 def paragraph(text):
     """Show a computed sentence as a paragraph."""
     return Displayable(f"<p>{html.escape(text)}</p>", text)

@@ -159,35 +159,6 @@ def test_a_training_of_an_earlier_call_stands_beside_no_estimate(tmp_path, capsy
     assert "could not be made; the one that is there is an older one" in printed and "Report:" not in printed
 
 
-def test_publishing_names_what_made_the_figures(tmp_path, monkeypatch):
-    folder = plant_run(tmp_path / "run")
-    change_plan(
-        folder,
-        about="planted",
-        command="./run_all.sh --profile paper --data /home/someone/data/fer2013.zip",
-        data_variant="fer2013-kaggle-jpeg",
-        data_sha256="ab" * 32,
-        git={"commit": "c" * 40, "dirty": True},  # of the last call, which may have trained nothing
-    )
-    (folder / "figures").mkdir()
-    (folder / "figures" / "fig-5.1-accuracy.svg").write_text("<svg/>")
-    (folder / "claims.csv").write_text("id\n")
-    target = tmp_path / "project" / "figures"
-    target.mkdir(parents=True)
-    (target / "fig-9.9-old.svg").write_text("<svg/>")
-    monkeypatch.setattr(run, "project_root", lambda: tmp_path / "project")
-    run.publish(read_run(folder))
-    assert sorted(p.name for p in target.iterdir()) == ["README.md", "claims.csv", "fig-5.1-accuracy.svg"]
-    note = (target / "README.md").read_text()
-    assert "`./run_all.sh --profile paper --data fer2013.zip`" in note and "ab" * 32 in note
-    assert "ResNet-50 (seed 0, initial weights: imagenet)" in note
-    # The commit is that of the trainings, forty zeros in the planted records.
-    assert "0" * 12 in note and "c" * 12 not in note
-    change_plan(folder, data_variant="synthetic")
-    with pytest.raises(ConfigError, match="synthetic"):
-        run.publish(read_run(folder))
-
-
 # --- the command --------------------------------------------------------------------------------------------
 
 

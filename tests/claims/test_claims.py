@@ -814,3 +814,9 @@ def test_signs_are_legible():
 
     for _, _, ink, ground in SIGNS.values():
         assert (luminance(ground) + 0.05) / (luminance(ink) + 0.05) >= 4.5
+
+
+def test_what_others_state_has_its_source():
+    table = claims.field()
+    assert len(table) > 5 and (table["source"] != "").all()
+    assert ((table["obtained"] == "") == (table["users"] == "")).all()

@@ -15,6 +15,7 @@ from planted import plant_model, plant_run, planted_history, planted_predictions
 from fer_utils.claims import claims
 from fer_utils.claims import verdicts as words
 from fer_utils.constants import CLASSES, USAGES
+from fer_utils.findings import runs
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -34,6 +35,7 @@ def execute():
         shown, names = [], {}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(IPython.display, "display", lambda *items: shown.extend(items))
+            patch.setattr(runs, "PUBLISHED", folder / "published")
             for source, tags in cells(name):
                 if source.startswith("facts.show"):  # the value of a cell's last line is shown too
                     source = f"display({source})"
@@ -47,8 +49,10 @@ def execute():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, execute):
-    """A run folder of two models and two seeds, and what both notebooks show of it."""
+    """A run folder of two models and two seeds, and what both notebooks show of it, beside a published one."""
     folder = plant_run(tmp_path_factory.mktemp("run"), models=("resnet50", "vgg16"), seeds=(0, 1))
+    settings = planted_record()["parameters"] | {"batch_size": 32}
+    plant_run(folder / "published", models=("resnet50",), parameters=settings)
     return folder, page(execute("findings", folder)), page(execute("audit", folder))
 
 
@@ -91,7 +95,9 @@ def test_audit_shows_the_claims_and_what_explains_them(whole):
         "fig-E4",
     ]
     tables = {tag["id"] for tag in soup.find_all("table") if tag.get("id", "").startswith("table-")}
-    assert {f"table-E{i}" for i in (4, 5, 6, 7, 10)} <= tables
+    assert {f"table-E{i}" for i in (4, 5, 6, 7, 10, 16, 17, 18)} <= tables
+    assert "One condition differs: batch_size (64 against 32)." in soup.get_text()
+    assert len(soup.find(id="table-E16").find("tbody").find_all("tr")) == 2  # PrivateTest, and all test images
     rows = soup.find_all("tr", id=lambda i: i and i.startswith("claim-"))
     assert set(pd.read_csv(folder / "claims.csv")["id"]) == {row["id"].removeprefix("claim-") for row in rows}
     # What this run lacks is named by a command.
@@ -114,6 +120,7 @@ def test_models_of_another_protocol_are_not_ranked_with_these(tmp_path, execute)
     assert "some of these images: resnet50_thesis_protocol." in soup.find(id="table-E1").get_text()
     assert not soup.find(id="fig-5-8b") or "resnet50_thesis_protocol" not in soup.find(id="fig-5-8b").get_text()
     soup = page(execute("audit", tmp_path))
+    assert not soup.find(id="table-E16")
     assert len(soup.find(id="table-E5").find("tbody").find_all("tr")) == 1
 
 

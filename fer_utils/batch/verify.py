@@ -1,0 +1,185 @@
+"""Compute a published set again from its own files, without dataset and TensorFlow: ``./run_all.sh verify``.
+
+First the files are held against their checksums and the rows of the predictions against theirs, which finds what was
+changed by hand. Then metrics, tables, the data of figures and verdicts are computed in another folder and compared
+cell by cell. A number may differ by rounding in its last digit, as processors do.
+"""
+
+import argparse
+import dataclasses
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fer_utils.batch.published import OF_DATASET, SUMS, checks, describe, recompute, sha256
+from fer_utils.errors import ConfigError
+from fer_utils.findings.results import read_run
+from fer_utils.metrics import scores
+from fer_utils.paths import project_root
+from fer_utils.words import duration, plural
+
+#: How far two numbers may lie apart, as a part of them: CSV files have seven digits.
+ROUNDING = 3e-6
+
+#: Lines that are printed of one file.
+SHOWN = 6
+
+
+def same(a, b):
+    """Whether two texts, or two numbers as texts, are equal but for rounding."""
+    if a == b:
+        return True
+    try:
+        return bool(np.isclose(float(a), float(b), rtol=ROUNDING, atol=1e-9, equal_nan=True))
+    except (TypeError, ValueError):
+        return False
+
+
+def changed_files(folder):
+    """Yield (file, what is wrong) for files that are not those of ``SHA256SUMS``."""
+    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {SUMS}
+    for name in sorted(there | set(known)):
+        if name not in there:
+            yield name, "published, and missing here"
+        elif name not in known:
+            yield name, f"not published, but here; not in {SUMS}"
+        elif sha256(folder / name) != known[name]:
+            yield name, f"changed since it was published: it is not the file of {SUMS}"
+
+
+def changed_rows(run):
+    """Yield (file, what is wrong) for rows of predictions that do not fit their own checksum."""
+    for result in run.models:
+        for name in ("predictions", "predictions_last"):
+            table = getattr(result, name)
+            if table is not None:
+                for row in table[np.asarray(checks(table)) != table.get("check", -1)].itertuples():
+                    yield file_of(run, result, f"{name}.parquet"), f"row {row.Index} ({row.id}) was changed by hand"
+
+
+def file_of(run, result, name):
+    """Name of a training's file within the set."""
+    return (result.folder / name).relative_to(run.folder).as_posix()
+
+
+def numbers(tree, place=""):
+    """Yield (place, number) of each number in nested dictionaries."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from numbers(value, f"{place}{name}.")
+        else:
+            yield f"{place}{name}", value
+
+
+def changed_metrics(run, counted):
+    """Yield (file, what differs) for scores in ``metrics.json`` that the predictions do not give."""
+    for result in run.models:
+        last = dataclasses.replace(result)
+        vars(last)["predictions"] = result.predictions_last
+        for kind, source in (("best", result), ("last", last)):
+            for part in ("public", "private", "test") if source.predictions is not None else ():
+                ours = dict(numbers(scores(*source.select(part))))
+                counted["scores"] += len(ours)
+                for place, value in numbers(result.metrics[kind][part]):
+                    if not same(value, ours.get(place)):
+                        text = f"{kind}.{part}.{place}: published {value}, recomputed {ours.get(place)}"
+                        yield file_of(run, result, "metrics.json"), text
+
+
+def name_of_row(row):
+    """Say which row of a table this is: its first texts that are no numbers."""
+    words = [value for value in row if value and not value.replace(".", "").replace("-", "").isdigit()]
+    return ", ".join(word[:40] for word in words[:4])
+
+
+def changed_cells(published, recomputed):
+    """Yield what differs between two CSV files, cell by cell."""
+    old, new = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (published, recomputed))
+    if list(old.columns) != list(new.columns):
+        yield f"columns: published {', '.join(old.columns)}; recomputed {', '.join(new.columns)}"
+        return
+    if len(old) != len(new):
+        yield f"published {plural(len(old), 'row')}, recomputed {len(new)}"
+        return
+    for at, (before, after) in enumerate(zip(old.to_numpy(), new.to_numpy(), strict=True), start=1):
+        for column, a, b in zip(old.columns, before, after, strict=True):
+            if not same(a, b):
+                yield f"row {at} ({name_of_row(after)}), {column}: published {a or '–'}, recomputed {b or '–'}"
+
+
+def changed_tables(folder, again, counted, pictures):
+    """Yield (file, what differs) for the verdicts and the files of ``figures/``; collect pictures that differ."""
+    old, new = ({p.name for p in (place / "figures").glob("*")} for place in (folder, again))
+    for name in sorted(name for name in old - new if not OF_DATASET.match(name)):
+        yield f"figures/{name}", "published, but not made from the published files"
+    for name in sorted(new - old):
+        yield f"figures/{name}", "made from the published files, but not published"
+    names = ["claims.csv", *(f"figures/{name}" for name in sorted(new & old))]
+    for name in names:
+        if name.endswith(".csv") and (folder / name).exists():
+            found = list(changed_cells(folder / name, again / name))
+            counted["tables"] += 1
+            yield from ((name, text) for text in found)
+        elif (folder / name).exists() and (folder / name).read_bytes() != (again / name).read_bytes():
+            pictures.append(name)
+    counted["pictures"] += sum(not name.endswith(".csv") for name in names)
+    counted["verdicts"] += len(pd.read_csv(again / "claims.csv"))
+    if (folder / "README.md").read_text(encoding="utf-8") != describe(read_run(again)):
+        yield "README.md", "its text is not the one that the published files give"
+
+
+def verify(folder):
+    """Compute a published set again; return the differences as (file, text), counts, and pictures that differ.
+
+    ConfigError if the folder is no published set.
+    """
+    folder = Path(folder).expanduser().absolute()
+    run = read_run(folder)
+    if not ((folder / SUMS).exists() and run.models):
+        raise ConfigError(
+            f"{folder}: no published set with predictions ({SUMS}, plan.json, "
+            "<model>/seed-<n>/predictions.parquet); ./run_all.sh --publish makes one in figures/"
+        )
+    counted = dict.fromkeys(("tables", "verdicts", "scores", "pictures"), 0)
+    pictures = []
+    found = [*changed_files(folder), *changed_rows(run), *changed_metrics(run, counted)]
+    with tempfile.TemporaryDirectory(prefix="fer-verify-") as place:
+        again = Path(place, "again")
+        # As the figures of networks and dataset: they are made by other notebooks, from other files.
+        shutil.copytree(folder, again, ignore=shutil.ignore_patterns("figures", "report.html"))
+        recompute(again)
+        found += changed_tables(folder, again, counted, pictures)
+    return found, counted, pictures
+
+
+def main(arguments=None):
+    """Verify the set that the command line names; return the exit status."""
+    parser = argparse.ArgumentParser(prog="./run_all.sh verify", description=__doc__, allow_abbrev=False)
+    parser.add_argument("folder", nargs="?", default=project_root() / "figures", help="default: figures/")
+    folder = Path(parser.parse_args(arguments).folder)
+    began = time.monotonic()
+    found, counted, pictures = verify(folder)
+    print(
+        f"{folder}: computed again in {duration(time.monotonic() - began)}: {counted['tables']} tables (those behind "
+        f"figures among them), {counted['verdicts']} verdicts, {counted['scores']:,} scores, {counted['pictures']} "
+        f"pictures. Held against {SUMS} only: figures of the dataset and of the networks, histories, records, "
+        "scores on training images, report.html."
+    )
+    if pictures:
+        more = " ..." * (len(pictures) > SHOWN)
+        print(f"Other bytes than drawn here (their data are compared): {', '.join(pictures[:SHOWN])}{more}")
+    by_file = {}
+    for name, text in found:
+        by_file.setdefault(name, []).append(text)
+    for name, texts in by_file.items():
+        print(*(f"DIFFERS: {name}: {text}" for text in texts[:SHOWN]), sep="\n")
+        if len(texts) > SHOWN:
+            print(f"  and {len(texts) - SHOWN} more differences in {name}")
+    print(f"{plural(len(found), 'difference')} in {plural(len(by_file), 'file')}." if found else "No differences.")
+    return 1 if found else 0
