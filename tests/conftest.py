@@ -34,6 +34,13 @@ def real_data() -> Path:
     return Path(FER2013_DATA).resolve()
 
 
+@pytest.fixture(scope="session")
+def real_cache(tmp_path_factory, worker_id) -> Path:
+    """Folder in which the real dataset is decoded once, by whichever worker comes first."""
+    base = tmp_path_factory.getbasetemp()
+    return (base if worker_id == "master" else base.parent) / "real cache"
+
+
 @dataclass
 class SmallSet:
     """A few drawn faces as JPEG files, named and laid out as in Kaggle's zip."""

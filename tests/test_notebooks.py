@@ -134,10 +134,14 @@ def test_the_findings_alone_say_which_command_makes_results(alone):
 
 @pytest.mark.slow
 @pytest.mark.skipif("FER2013_DATA" not in os.environ, reason="FER2013_DATA is not set")
-def test_the_dataset_notebook_reports_what_is_known_of_fer2013(alone, real_data):
+def test_the_dataset_notebook_reports_what_is_known_of_fer2013(alone, real_data, real_cache, monkeypatch):
     """Reference points measured independently of this package, with Pillow and a dict of byte strings."""
+    monkeypatch.setenv("FER_CACHE", str(real_cache))
     out, text = alone("01_dataset.ipynb", data=str(real_data))
     audit = json.loads((out / "dataset" / "dataset.json").read_text())["audit"]
     assert (audit["n_images"], audit["n_distinct"]) == (35_887, 34_034)
-    assert (audit["n_conflicting_groups"], audit["n_test_in_train"]) == (57, 568)
+    assert (audit["n_duplicate_groups"], audit["n_conflicting_groups"]) == (1516, 57)
+    assert (audit["n_test_in_train_public"], audit["n_test_in_train_private"]) == (280, 288)
+    assert audit["n_test_in_train"] == 568 and audit["n_near_constant"] == 13
+    assert sum(audit["counts"]["Training"].values()) == 28_709 and audit["counts"]["Training"]["disgust"] == 436
     assert "35,887" in text and "34,034" in text

@@ -1,6 +1,7 @@
 """Faults of a training: NaN, a full disk, a second notebook on the same training, a server without the weights."""
 
 import contextlib
+import functools
 import http.server
 import subprocess
 import threading
@@ -138,9 +139,13 @@ def server(monkeypatch, tmp_path):
     play.server_close()
 
 
+@functools.cache
+def base(application):
+    return application(include_top=False, weights=None, input_shape=(48, 48, 3))
+
+
 def get(application=keras.applications.MobileNetV3Small):
-    base = application(include_top=False, weights=None, input_shape=(48, 48, 3))
-    return base, weights.load(base, application, "imagenet")
+    return base(application), weights.load(base(application), application, "imagenet")
 
 
 @pytest.mark.parametrize(
