@@ -13,7 +13,7 @@ import sys
 import nbformat
 import papermill
 import pytest
-from faults.kill import kill_after_epoch
+from faults.kill import LIMIT, kill_after_epoch
 
 from fer_utils.findings.results import read_run
 from fer_utils.paths import project_root
@@ -93,7 +93,7 @@ class Project:
         self.write(name, text.replace(before, after))
 
     def run(self, command):
-        options = {"cwd": self.elsewhere, "env": self.environment, "text": True, "timeout": 900}
+        options = {"cwd": self.elsewhere, "env": self.environment, "text": True, "timeout": LIMIT}
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
 
     def changed_by(self, command):
