@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import IPython.display
@@ -171,13 +169,3 @@ def test_a_smoke_run_on_drawn_faces_says_so(tmp_path, execute):
         found = re.search(r".{60}\bnan\b", page(shown).get_text(" "), re.IGNORECASE)
         assert not found, found
         assert "the thesis's test set (" not in text and "test images of these data" in text
-
-
-@pytest.mark.parametrize("name", ["findings", "audit"])
-def test_no_tensorflow_is_needed(name):
-    lines = [line for source, _ in cells(name) for line in source.splitlines()]
-    imports = [line for line in lines if line.startswith(("import ", "from "))]
-    assert any("fer_utils" in line for line in imports)
-    code = "\n".join([*imports, "import sys", "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
