@@ -54,8 +54,6 @@ class Project:
             shutil.copytree(project_root() / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("Snakefile", "config.yaml", "pyproject.toml"):
             shutil.copy(project_root() / name, self.root / name)
-        # Every notebook draws the faces, which takes longer than to train on them.
-        self.edit("fer_utils/data/synthetic.py", "SCALE = 18\n", "SCALE = 10_000\n")
         parameters = "parameters: {epochs: 1, images_per_class: 9,"
         self.edit("config.yaml", parameters, f"models: {{traditional_cnn: {{epochs: 5}}}}\n    {parameters}")
         self.out = folder / "a run, ünïcode & blanks"
