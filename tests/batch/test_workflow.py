@@ -205,6 +205,9 @@ def test_a_killed_run_leaves_the_bytes_of_the_notebook_run_by_hand(project, tmp_
         cwd=project.root / "notebooks",
         progress_bar=False,
     )
+    cells = nbformat.read(tmp_path / "notebook.ipynb", as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]  # a red box in JupyterLab
     alone = read_run(tmp_path).models[0]
     assert alone.record["profile"] == "alone" and alone.record["predictions_sha256"] == record["predictions_sha256"]
     for name in ("history.csv", "predictions.parquet", "model.weights.h5"):
