@@ -22,7 +22,10 @@ EMOTION_CODE = {"angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surp
 
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no worker is left alone with one at the end."""
-    longest = ("test_workflow.py", "test_notebooks.py", "test_training.py", "test_faults.py")
+    names = (
+        "workflow training claims notebooks identity benchmark processes fast_layers findings faults diagrams device"
+    )
+    longest = [f"test_{name}.py" for name in names.split()]
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
 
 
@@ -32,6 +35,13 @@ def real_data() -> Path:
     if not FER2013_DATA:
         pytest.skip("FER2013_DATA is not set")
     return Path(FER2013_DATA).resolve()
+
+
+@pytest.fixture(scope="session")
+def real_cache(tmp_path_factory, worker_id) -> Path:
+    """Folder in which the real dataset is decoded once, by whichever worker comes first."""
+    base = tmp_path_factory.getbasetemp()
+    return (base if worker_id == "master" else base.parent) / "real cache"
 
 
 @dataclass

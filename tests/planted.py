@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, USAGES
+from fer_utils.findings.results import read_training
 from fer_utils.metrics import METRICS, scores
 
 LABELS = {
@@ -125,6 +126,13 @@ def plant_run(folder, models=("traditional_cnn", "resnet50", "vgg16", "mobilenet
     plan["created"] = "2025-12-31T23:59:59Z"  # a second before the planted trainings began
     (folder / "plan.json").write_text(json.dumps(plan))
     return folder
+
+
+def read_model(folder):
+    """Read the finished training in ``<run>/<model>/seed-<n>``."""
+    found = read_training(folder, folder.parent.name, int(folder.name.removeprefix("seed-")))
+    assert found.finished, found.failure
+    return found
 
 
 def changed(result, **tables):

@@ -12,7 +12,6 @@ from papermill.inspection import inspect_notebook
 
 from fer_utils.batch.config import read_config
 from fer_utils.batch.job import CHAPTERS
-from fer_utils.findings.results import read_model
 from fer_utils.paths import project_root
 from fer_utils.training.run import REQUIRED
 
@@ -134,44 +133,15 @@ def test_the_findings_alone_say_which_command_makes_results(alone):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*MODELS])
-def test_a_model_alone_leaves_its_results(alone, name):
-    # The large networks on fewer images than their defaults say.
-    fewer = {} if name.startswith("02") else {"images_per_class": 9, "test_images_per_class": 4, "epochs": 1}
-    out, text = alone(name, data="synthetic", **fewer)
-    result = read_model(out / MODELS[name] / "seed-0")
-    assert result.record["epochs"]["run"] == fewer.get("epochs", 2) and result.record["synthetic"]
-    assert "SYNTHETIC DATA" in text and "This is no result" in text
-    for suffix in ("keras", "h5", "weights.h5"):
-        assert (result.folder / f"model.{suffix}").stat().st_size > 10_000
-    # ImageNet weights are used where they can be had; where not, the record and the page say so.
-    weights = result.record["weights"]
-    if weights["requested"] == "imagenet":
-        assert (weights["used"] == "imagenet") == (weights["reason"] is None)
-        assert (weights["used"] == "none") == ("RANDOM INITIALISATION" in "\n".join(result.record["warnings"]))
-
-
-@pytest.mark.slow
-def test_the_dataset_alone(alone):
-    out, text = alone("01_dataset.ipynb", data="synthetic")
-    found = json.loads((out / "dataset" / "dataset.json").read_text())
-    assert found["fingerprint"]["variant"] == "synthetic"
-    assert "synthetic" in text.lower()
-
-
-@pytest.mark.slow
-def test_the_methods_alone(alone):
-    out, _ = alone("06_methods.ipynb")
-    for number in ("3.6", "3.7", "3.8", "3.9", "3.10", "3.21"):
-        assert list(out.glob(f"figures/fig-{number}-*.svg")), number
-
-
-@pytest.mark.slow
 @pytest.mark.skipif("FER2013_DATA" not in os.environ, reason="FER2013_DATA is not set")
-def test_the_dataset_notebook_reports_what_is_known_of_fer2013(alone, real_data):
+def test_the_dataset_notebook_reports_what_is_known_of_fer2013(alone, real_data, real_cache, monkeypatch):
     """Reference points measured independently of this package, with Pillow and a dict of byte strings."""
+    monkeypatch.setenv("FER_CACHE", str(real_cache))
     out, text = alone("01_dataset.ipynb", data=str(real_data))
     audit = json.loads((out / "dataset" / "dataset.json").read_text())["audit"]
     assert (audit["n_images"], audit["n_distinct"]) == (35_887, 34_034)
-    assert (audit["n_conflicting_groups"], audit["n_test_in_train"]) == (57, 568)
+    assert (audit["n_duplicate_groups"], audit["n_conflicting_groups"]) == (1516, 57)
+    assert (audit["n_test_in_train_public"], audit["n_test_in_train_private"]) == (280, 288)
+    assert audit["n_test_in_train"] == 568 and audit["n_near_constant"] == 13
+    assert sum(audit["counts"]["Training"].values()) == 28_709 and audit["counts"]["Training"]["disgust"] == 436
     assert "35,887" in text and "34,034" in text

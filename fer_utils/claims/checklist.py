@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import yaml
 
+from fer_utils.claims.legend import CONTRADICTED
 from fer_utils.claims.page import HERE, TEMPLATES
-from fer_utils.claims.verdicts import CONTRADICTED
 from fer_utils.constants import USAGES
 from fer_utils.findings import statistics
 from fer_utils.findings.figures import Displayable

@@ -272,11 +272,13 @@ class Evidence:
     def power(self, model, other):
         """Say what difference in accuracy the test images tell apart, given the share of discordant images."""
         try:
-            (row,) = comparisons.compare([self.trainings(name)[0] for name in (model, other)]).itertuples()
+            _, y_true, y_proba = comparisons.aligned([self.trainings(name)[0] for name in (model, other)])
         except ResultsError:  # other test images
             return ""
-        share, least = (row.only_a + row.only_b) / row.n, 100 * row.detectable
-        told = f"{share:.0%} of {row.n:,} images discordant, which tell {least:.1f} points apart at 80% power"
+        one, two = (proba.argmax(axis=1) == y_true for proba in y_proba)
+        n, share = len(y_true), (one != two).mean()
+        least = 100 * comparisons.detectable(n, share)
+        told = f"{share:.0%} of {n:,} images discordant, which tell {least:.1f} points apart at 80% power"
         return f" ({told})" if share else ""
 
     # ---- learning curves

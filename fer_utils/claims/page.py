@@ -5,7 +5,7 @@ from pathlib import Path
 import jinja2
 
 from fer_utils.claims.claims import load_tolerances
-from fer_utils.claims.verdicts import GROUPS, SELECTION, SIGNS, VERDICTS, tally, tally_table
+from fer_utils.claims.legend import GROUPS, SELECTION, SIGNS, VERDICTS, tally, tally_table
 from fer_utils.findings.figures import Displayable
 
 HERE = Path(__file__).parent

@@ -263,16 +263,6 @@ def read_training(folder, model, seed, label=None, failure=None):
     return (ModelResult if record and not failure else Training)(model, seed, label, folder, record, failure)
 
 
-def read_model(folder):
-    """Read one finished training, ``<run>/<model>/seed-<n>``; ResultsError if there is none or a file is missing."""
-    folder = Path(folder)
-    record, _ = read_object(folder / "run.json")
-    found = read_training(folder, record.get("model", folder.parent.name), record.get("seed", 0))
-    if not found.finished:
-        raise ResultsError(f"{folder}: {found.failure.get('error', 'no run.json')}; expected {', '.join(MODEL_FILES)}.")
-    return found
-
-
 def read_run(folder):
     """Read a run folder (``--out``), whatever part of it is there.
 

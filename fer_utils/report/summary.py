@@ -8,8 +8,8 @@ from bs4 import BeautifulSoup
 
 from fer_utils.claims import claims
 from fer_utils.claims.evidence import Evidence
+from fer_utils.claims.legend import GROUPS, SELECTION, SIGNS, tally
 from fer_utils.claims.marks import collapsed
-from fer_utils.claims.verdicts import GROUPS, SELECTION, SIGNS, tally
 from fer_utils.findings.figures import Displayable
 from fer_utils.report import facts
 from fer_utils.report.markup import render

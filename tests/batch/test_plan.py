@@ -13,6 +13,7 @@ from planted import plant_run
 from fer_utils.batch import cli, config
 from fer_utils.batch import plan as planning
 from fer_utils.constants import CLASSES, USAGES
+from fer_utils.data import synthetic
 from fer_utils.errors import ConfigError
 from fer_utils.paths import project_root
 
@@ -29,6 +30,7 @@ def drawn_once(monkeypatch, drawn={}):  # noqa: B006 - kept from test to test
             drawn[source] = load(source, **options)
         return drawn[source]
 
+    monkeypatch.setattr(synthetic, "SCALE", 10_000)  # fewer than usual
     monkeypatch.setattr(planning.datasets, "load", cached)
 
 

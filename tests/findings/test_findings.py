@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import IPython.display
@@ -13,9 +11,9 @@ from bs4 import BeautifulSoup
 from planted import plant_model, plant_run, planted_history, planted_predictions, planted_record
 
 from fer_utils.claims import claims
-from fer_utils.claims import verdicts as words
+from fer_utils.claims import legend as words
 from fer_utils.constants import CLASSES, USAGES
-from fer_utils.findings import runs
+from fer_utils.findings import figures, runs
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -31,9 +29,11 @@ def cells(name):
 def execute():
     """Return a function that runs a notebook's cells on a run folder and returns what they show."""
 
-    def run(name, folder):
+    def run(name, folder, rendered=False):
         shown, names = [], {}
         with pytest.MonkeyPatch.context() as patch:
+            if not rendered:  # two thirds of the time
+                patch.setattr(figures, "render", lambda figure, title: (b"<svg/>", b""))
             patch.setattr(IPython.display, "display", lambda *items: shown.extend(items))
             patch.setattr(runs, "PUBLISHED", folder / "published")
             for source, tags in cells(name):
@@ -53,7 +53,7 @@ def whole(tmp_path_factory, execute):
     folder = plant_run(tmp_path_factory.mktemp("run"), models=("resnet50", "vgg16"), seeds=(0, 1))
     settings = planted_record()["parameters"] | {"batch_size": 32}
     plant_run(folder / "published", models=("resnet50",), parameters=settings)
-    return folder, page(execute("findings", folder)), page(execute("audit", folder))
+    return folder, *(page(execute(name, folder, rendered=True)) for name in ("findings", "audit"))
 
 
 def page(shown):
@@ -175,13 +175,3 @@ def test_a_smoke_run_on_drawn_faces_says_so(tmp_path, execute):
         found = re.search(r".{60}\bnan\b", page(shown).get_text(" "), re.IGNORECASE)
         assert not found, found
         assert "the thesis's test set (" not in text and "test images of these data" in text
-
-
-@pytest.mark.parametrize("name", ["findings", "audit"])
-def test_no_tensorflow_is_needed(name):
-    lines = [line for source, _ in cells(name) for line in source.splitlines()]
-    imports = [line for line in lines if line.startswith(("import ", "from "))]
-    assert any("fer_utils" in line for line in imports)
-    code = "\n".join([*imports, "import sys", "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from planted import changed, plant_model, plant_run, planted_history, planted_predictions, planted_record
+from planted import changed, plant_model, plant_run, planted_history, planted_predictions, planted_record, read_model
 from sklearn import metrics as sk
 
 from fer_utils.constants import CLASSES
 from fer_utils.findings import model_figures, plots, statistics
-from fer_utils.findings.results import read_model, read_run
+from fer_utils.findings.results import read_run
 
 MODELS = ("traditional_cnn", "resnet50", "vgg16", "mobilenet_v3", "my_own_model")
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-from planted import plant_model, plant_run, planted_predictions
+from planted import plant_model, plant_run, planted_predictions, read_model
 from scipy import stats
 from sklearn import metrics as sk
 
 from fer_utils import metrics
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
 from fer_utils.findings import statistics
-from fer_utils.findings.results import read_model, read_run
+from fer_utils.findings.results import read_run
 
 
 def predictions(n=400, skill=1.5, seed=1):

@@ -45,6 +45,17 @@ def assert_same(network, fast, batch, tolerance, **options):
         np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
+def operations(function, batch):
+    """The kinds of operations in a function's graph."""
+    graph = tf.function(function).get_concrete_function(batch).graph
+    return [operation.type for operation in graph.get_operations()]
+
+
+def gradient_operations(network, batch):
+    """Those of the gradient for the first weights."""
+    return operations(lambda x: tf.gradients(network(x), network.trainable_variables[0].value), batch)
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"momentum": 0.5, "epsilon": 0.1}, {"scale": False}, {"center": False}],
@@ -106,9 +117,8 @@ def test_the_gradient_by_rows_of_some_images_at_a_time(at_a_time, monkeypatch):
     monkeypatch.setattr(fast_convolutions, "AT_A_TIME", at_a_time * 3 * (4 * 6 * 16) * 4)
     slow, fast, batch = pair(lambda: layers.Conv2D(8, 3, padding="same"), (4, 6, 16))
     assert_same(slow, fast, batch, 1e-5)
-    made = tf.function(lambda x: tf.gradients(fast(x), fast.trainable_variables[0].value)).get_concrete_function(batch)
     # A product for each of the kernel's three rows.
-    assert [op.type for op in made.graph.get_operations()].count("MatMul") == 3 * -(-6 // at_a_time)
+    assert gradient_operations(fast, batch).count("MatMul") == 3 * -(-6 // at_a_time)
 
 
 def test_patches_by_hand():
@@ -157,18 +167,15 @@ def test_hard_silu(policy, tolerance):
 def test_a_replaced_computation_is_the_one_that_runs(monkeypatch):
     """Without this the comparisons above would pass for a `use` that does nothing."""
     _, fast, batch = pair(layers.BatchNormalization, (5, 4, 3))
-    operations = {
-        op.type
-        for op in tf.function(lambda x: fast(x, training=True)).get_concrete_function(batch).graph.get_operations()
-    }
-    assert "FusedBatchNormV3" in operations
-    _, fast, batch = pair(lambda: layers.Conv2D(4, 1), (5, 5, 3))
-    operations = {op.type for op in tf.function(fast).get_concrete_function(batch).graph.get_operations()}
-    assert "MatMul" in operations and "Conv2D" not in operations
-    for make in (lambda: layers.Activation("hard_silu"), layers.GlobalAveragePooling2D):
-        _, fast, batch = pair(make, (5, 4, 3))
-        operations = {op.type for op in tf.function(fast).get_concrete_function(batch).graph.get_operations()}
-        assert operations & {"IdentityN", "Sum"} and "Mean" not in operations
+    assert "FusedBatchNormV3" in operations(lambda x: fast(x, training=True), batch)
+    for make, used, replaced in (
+        (lambda: layers.Conv2D(4, 1), {"MatMul"}, "Conv2D"),
+        (lambda: layers.Activation("hard_silu"), {"IdentityN", "Sum"}, "Mean"),
+        (layers.GlobalAveragePooling2D, {"IdentityN", "Sum"}, "Mean"),
+    ):
+        _, fast, batch = pair(make, (5, 5, 3))
+        found = set(operations(fast, batch))
+        assert found & used and replaced not in found
 
 
 def test_a_network_with_networks_inside_keeps_its_files(tmp_path):
@@ -232,10 +239,7 @@ def test_where_a_convolution_is_a_matrix_product(monkeypatch):
     def native(size, policy, avx2_alone=False, operation="Conv2DBackpropFilter"):
         monkeypatch.setattr(fast_convolutions, "AVX2_ALONE", avx2_alone)
         _, fast, batch = pair(lambda: layers.Conv2D(8, 3, padding="same"), (size, size, 4), policy)
-        graph = tf.function(lambda x: tf.gradients(fast(x), fast.trainable_variables[0].value)).get_concrete_function(
-            batch
-        )
-        return operation in {op.type for op in graph.graph.get_operations()}
+        return operation in gradient_operations(fast, batch)
 
     assert not native(6, "mixed_bfloat16") and native(7, "mixed_bfloat16", avx2_alone=True)
     assert not native(3, "mixed_bfloat16", operation="Conv2D") and native(4, "mixed_bfloat16", operation="Conv2D")
@@ -263,8 +267,7 @@ def test_a_depthwise_convolution_is_replaced_where_it_is_small_and_simple():
     def gradient(size, policy="float32", **options):
         make = lambda: layers.DepthwiseConv2D(5, padding="same", **options)  # noqa: E731
         _, fast, batch = pair(make, (size, size, 4), policy)
-        graph = tf.function(lambda x: tf.gradients(fast(x), fast.trainable_variables[0].value))
-        return {op.type for op in graph.get_concrete_function(batch).graph.get_operations()}
+        return gradient_operations(fast, batch)
 
     native = "DepthwiseConv2dNativeBackpropFilter"
     assert native not in gradient(9, use_bias=False)
@@ -280,7 +283,7 @@ def test_grey_repeated_as_three_channels():
 
     slow, fast, batch = pair(make(), (4, 5, 1))
     assert_same(slow, fast, batch, 0)
-    assert "Transpose" not in {op.type for op in tf.function(fast).get_concrete_function(batch).graph.get_operations()}
+    assert "Transpose" not in operations(fast, batch)
     # Other upsamplings mean something else.
     for shape, size in (((4, 5, 2), (1, 3)), ((4, 5, 1), (2, 3))):
         slow, fast, batch = pair(make(size), shape)

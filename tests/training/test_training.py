@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from planted import read_model
 from sklearn.metrics import accuracy_score
 
 from fer_utils.constants import PROBABILITY_COLUMNS
+from fer_utils.data import synthetic
 from fer_utils.errors import ConfigError
-from fer_utils.findings.results import read_model
-from fer_utils.training import fast_layers, keras_metrics, run
+from fer_utils.training import evaluation, fast_layers, keras_metrics, run
 
 PARAMETERS = {
     "model": "tiny",
@@ -42,10 +43,10 @@ PARAMETERS = {
     "monitor": "val_accuracy",
 }
 
-#: A training in a process of its own, killed where argv[2] says: in the middle of an epoch (its number), while
-#: the state of the third epoch is written ("state"), between two files of the evaluation ("evaluation"), or never.
+#: A training that ends where argv[2] says: in the middle of an epoch (its number), while the state of the third epoch
+#: is written ("state"), between two files of the evaluation ("evaluation"), or never; "twice" evaluates twice.
 SCRIPT = """
-import json, math, os, sys
+import json, math, sys
 from fer_utils import training
 from fer_utils.training import evaluation, resume as resuming
 import keras
@@ -70,18 +71,18 @@ def half(path, **arrays):
     # Half a file, as left by a kill, after two whole epochs.
     if "epoch-003" in str(path):
         path.write_bytes(bytes(1000))
-        os.kill(os.getpid(), 9)
+        end()
     savez(path, **arrays)
 
 if killed_in == "state":
     savez, resuming.np.savez = resuming.np.savez, half
 if killed_in == "evaluation":
-    evaluation.write_json = lambda *a: os.kill(os.getpid(), 9)
+    evaluation.write_json = lambda *a: end()
 
 class Kill(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch == 1 and str(self.epoch) == killed_in:
-            os.kill(os.getpid(), 9)
+            end()
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -96,8 +97,9 @@ checkpoint = keras.callbacks.ModelCheckpoint(
 )
 if resume.epoch < epochs:
     network.fit(
-        training.batches(run, augmentation, 32, first_epoch=resume.epoch), initial_epoch=resume.epoch, epochs=epochs,
-        steps_per_epoch=math.ceil(len(run.split.train) / 32), shuffle=False, verbose=0,
+        # Three whole batches: for one of another size there would be a second graph to build.
+        training.batches(run, augmentation, 28, first_epoch=resume.epoch), initial_epoch=resume.epoch, epochs=epochs,
+        steps_per_epoch=math.ceil(len(run.split.train) / 28), shuffle=False, verbose=0,
         callbacks=[training.ScoreEpoch(run), schedule, checkpoint, resume.watch(schedule, checkpoint),
                    training.Progress(run), Kill()],
     )
@@ -108,18 +110,46 @@ print(training.closing_sentence(run))
 """
 
 
+#: Fewer drawn faces than usual: to draw them takes longer than these trainings.
+SCALE = 10_000
+
+#: How a process of its own begins, and how it is ended.
+ALONE = f"""
+import os
+from fer_utils.data import synthetic
+synthetic.SCALE = {SCALE}
+end = lambda: os.kill(os.getpid(), 9)
+"""
+
+
+class Ended(BaseException):
+    """The end of a training in this process, as where the kernel is interrupted."""
+
+
+def end():
+    raise Ended
+
+
 def train(out, killed_in="never", **changes):
-    """Train as a notebook does; in a process of its own where it is to be killed. Return what was printed."""
-    parameters = PARAMETERS | {"out": str(out)} | changes
-    arguments = ["-c", json.dumps(parameters), str(killed_in)]
-    if killed_in not in ("never", "twice"):
-        killed = subprocess.run([sys.executable, "-c", SCRIPT, *arguments[1:]], capture_output=True, text=True)
+    """Train as a notebook does; return what was printed.
+
+    What is ended while its state is written is killed, in a process of its own, so that nothing is tidied up.
+    """
+    arguments = ["-c", json.dumps(PARAMETERS | {"out": str(out)} | changes), str(killed_in)]
+    if killed_in == "state":
+        killed = subprocess.run([sys.executable, "-c", ALONE + SCRIPT, *arguments[1:]], capture_output=True, text=True)
         assert killed.returncode == -9, killed.stderr
         return killed.stdout
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), mock.patch.object(sys, "argv", arguments):
+    ends = contextlib.nullcontext() if killed_in in ("never", "twice") else pytest.raises(Ended)
+    with (
+        contextlib.redirect_stdout(printed),
+        mock.patch.object(sys, "argv", arguments),
+        mock.patch.object(evaluation, "write_json", evaluation.write_json),  # which the script may replace
+        ends,
+    ):
         try:
-            exec(SCRIPT, {})
+            exec(SCRIPT, {"end": end})
         finally:
             keras.config.set_dtype_policy("float32")
     return printed.getvalue()
@@ -127,8 +157,10 @@ def train(out, killed_in="never", **changes):
 
 @pytest.fixture(scope="module", autouse=True)
 def faces_drawn_once():
-    """Drawing the synthetic faces takes longer than these trainings."""
-    with mock.patch.object(run.datasets, "load", functools.cache(run.datasets.load)):
+    with (
+        mock.patch.object(synthetic, "SCALE", SCALE),
+        mock.patch.object(run.datasets, "load", functools.cache(run.datasets.load)),
+    ):
         yield
 
 
@@ -203,17 +235,19 @@ def test_a_finished_training_is_not_done_again_whatever_was_tried_in_between(res
     assert (resumed[0] / "history.csv").read_bytes() == before
 
 
-def test_a_longer_training_goes_on_from_a_shorter_one(whole, tmp_path):
+def test_a_longer_training_goes_on_from_a_shorter_one_and_is_evaluated_as_often_as_one_likes(whole, tmp_path):
     train(tmp_path, epochs=2)
-    assert "2 of 4 epochs were trained before" in train(tmp_path)
-    assert (tmp_path / "tiny" / "seed-3" / "history.csv").read_bytes() == (whole[0] / "history.csv").read_bytes()
+    assert "2 of 4 epochs were trained before" in train(tmp_path, "twice")
+    for name in ("history.csv", "metrics.json"):
+        assert (tmp_path / "tiny" / "seed-3" / name).read_bytes() == (whole[0] / name).read_bytes()
 
 
 def test_a_killed_training_in_16_bits_goes_on_to_the_same_weights(whole, tmp_path, precision="mixed_bfloat16"):
     first, second = tmp_path / "first", tmp_path / "second"
-    train(first, precision=precision)
-    train(second, precision=precision, killed_in=2)
-    done = train(second, precision=precision)
+    changes = {"precision": precision, "monitor": "val_loss"}
+    train(first, **changes)
+    train(second, killed_in=2, **changes)
+    done = train(second, **changes)
     assert "2 of 4 epochs were trained before" in done
     paths = [folder / "tiny" / "seed-3" for folder in (first, second)]
     for name in ("history.csv", "model.weights.h5", "predictions_last.parquet"):
@@ -225,11 +259,9 @@ def test_a_killed_training_in_16_bits_goes_on_to_the_same_weights(whole, tmp_pat
     assert read_model(paths[0]).record["precision"] == precision
     # The table has no entry for this test's network.
     assert read_model(whole[0]).record["precision"] == "float32"
-
-
-def test_evaluating_twice_gives_the_same(whole, tmp_path):
-    train(tmp_path, killed_in="twice")
-    assert (tmp_path / "tiny" / "seed-3" / "metrics.json").read_text() == (whole[0] / "metrics.json").read_text()
+    # What was best is known after the kill too.
+    history = read_model(paths[1]).history
+    assert read_model(paths[1]).record["epochs"]["best"] == history.loc[history["val_loss"].idxmin(), "epoch"]
 
 
 def test_results_on_other_data_are_not_mixed_in(whole, tmp_path):
@@ -349,20 +381,13 @@ def test_the_last_epochs_predictions_are_kept_too(whole):
     assert right.mean() == pytest.approx(result.metrics["last"]["test"]["accuracy"])
 
 
-def test_stock_keras_learns_what_the_fast_layers_learn(whole, tmp_path):
-    train(tmp_path, fast_layers=False)
+def test_stock_keras_learns_what_the_fast_layers_learn(whole, tmp_path, monitor="val_macro_recall"):
+    train(tmp_path, fast_layers=False, monitor=monitor)
     stock, fast = read_model(tmp_path / "tiny" / "seed-3"), read_model(whole[0])
     assert stock.record["fast_layers"] == [] and "Adam, fused" in fast.record["fast_layers"]
     np.testing.assert_allclose(stock.history["loss"], fast.history["loss"], rtol=1e-4)
-
-
-@pytest.mark.parametrize(("monitor", "best"), [("val_macro_recall", "idxmax"), ("val_loss", "idxmin")])
-def test_the_best_epoch_is_that_of_the_monitored_value(tmp_path, monitor, best):
-    if monitor == "val_loss":
-        train(tmp_path, killed_in=2, monitor=monitor)
-    train(tmp_path, monitor=monitor)
-    result = read_model(tmp_path / "tiny" / "seed-3")
-    assert result.record["epochs"]["best"] == result.history.loc[getattr(result.history[monitor], best)(), "epoch"]
+    # What is monitored decides which epoch is the best one.
+    assert stock.record["epochs"]["best"] == stock.history.loc[stock.history[monitor].idxmax(), "epoch"]
 
 
 def namespace(**changes):

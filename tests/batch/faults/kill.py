@@ -29,7 +29,7 @@ TARGETS = ("kernel", "job", "snakemake", "run", "group")
 COMPARED = ("history.csv", "predictions.parquet", "model.weights.h5")
 
 #: Seconds after which something hangs.
-LIMIT = 900
+LIMIT = 1800
 
 
 def sha256(path):

@@ -2,7 +2,7 @@
 """Faults of a whole run that take longer than the test suite may: each case a real `./run_all.sh`.
 
     .venv/bin/python tests/batch/faults/runs.py            # all of them
-    .venv/bin/python tests/batch/faults/runs.py stop nan
+    .venv/bin/python tests/batch/faults/runs.py stop disk
 
 Each case prints what it found; the exit status is 1 if one of them is not as docs/faults.md says.
 """
@@ -69,20 +69,6 @@ def stop(folder):
     return good & check("the same command ends well", status == 0, text)
 
 
-def two(folder):
-    """Two runs at once in one folder."""
-    process = begin(folder / "out", 6, folder / "log.txt")
-    status, text = run(command(folder / "out", epochs=6))
-    good = check(f"the second is refused: exit {status}", status == 2 and "another run is at work" in text, text)
-    return good & check("the first ends well", process.wait(LIMIT) == 0, (folder / "log.txt").read_text())
-
-
-def nan(folder):
-    """A loss that is NaN."""
-    status, text = run(command(folder / "out", "--set", "learning_rate=1e30"))
-    return check(f"exit {status}, and it is said", status == 1 and "the training diverged" in text, text)
-
-
 def disk(folder):
     """A disk that is full at several moments, and then is not."""
     out, good = folder / "disk", True
@@ -132,7 +118,7 @@ def twice(folder):
     return good
 
 
-CASES = {case.__name__: case for case in (stop, two, nan, disk, twice)}
+CASES = {case.__name__: case for case in (stop, disk, twice)}
 
 
 def main():

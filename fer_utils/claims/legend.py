@@ -1,4 +1,4 @@
-"""The verdicts, their order, names and signs, the groups of claims, and the tally."""
+"""The legend of the audit: verdicts, their order, names and signs, the groups of claims, and the tally."""
 
 import pandas as pd
 
