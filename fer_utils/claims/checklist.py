@@ -145,5 +145,6 @@ def checklist(run, verdicts):
     lists = checklist_items(run, verdicts)
     every = [item for sections in lists.values() for items in sections.values() for item in items]
     counts = ", ".join(f"{sum(i.answer == a for i in every)} {a}" for a in ("yes", "no", "not applicable"))
-    markup = TEMPLATES.get_template("checklist.html.j2").render(lists=lists, counts=counts)
+    lacking = [item for item in every if item.answer == "no"]
+    markup = TEMPLATES.get_template("checklist.html.j2").render(lists=lists, counts=counts, open=lacking)
     return Displayable(markup, "\n".join([f"{counts}.", *(f"{i.answer}: {i.asked}: {i.evidence}" for i in every)]))

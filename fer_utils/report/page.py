@@ -13,9 +13,7 @@ import hashlib
 import re
 import sys
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -26,7 +24,8 @@ from fer_utils.errors import FerError, ResultsError
 from fer_utils.files import write_text
 from fer_utils.findings.results import read_run
 from fer_utils.paths import project_root
-from fer_utils.report import facts
+from fer_utils.report import cells, facts
+from fer_utils.report.links import add_anchors, add_data, assign_ids, list_exhibits, order_links
 from fer_utils.report.markup import TEMPLATE, hide_folders, render
 
 TITLE = "Emotion recognition on FER2013: a reproducibility report"
@@ -41,14 +40,8 @@ CHAPTERS = {
 #: These are the report's body, and named when they are missing; all others are appendices.
 BODY = ("findings", "audit")
 
-#: Cells with this tag are for readers of the notebook alone. The template knows the other tags.
-LEAVE_OUT = "not-in-report"
-
 #: The figure of the first screen.
 FIGURE = "fig-5-1"
-
-#: Ids that keep their name in the report, so that claims can link to a figure in another notebook.
-SHARED_ID = re.compile(r"^(fig|table|claim)-[\w.-]+$|^(claims|checklist)$")
 
 
 @dataclass
@@ -113,19 +106,23 @@ def find_notebook(out, place, partial_first=False):
 # ---------------------------------------------------------------- notebooks to HTML
 
 
-def convert(part, folders):
-    """Fill a part with its notebook's HTML or a note why not, and `folders` with those of the machine that ran it."""
+def convert(part, folders, told):
+    """Fill a part with its notebook's HTML or a note why not, and `folders` with those of the machine that ran it.
+
+    `told` collects the sections of the trainings: what several notebooks say in the same words stands once.
+    """
     try:
         notebook = nbformat.read(part.notebook, as_version=4)
         executed = notebook.metadata.get("papermill", {})
         source = Path(executed.get("input_path") or "")
         out = Path((executed.get("parameters") or {}).get("out") or "")
         folders |= {path.parent: "" for path in (source.parent, out) if path.is_absolute()}
-        cells = [cell for cell in notebook.cells if LEAVE_OUT not in cell.metadata.get("tags", ())]
-        for cell in cells:
+        for cell in notebook.cells:
             cell.source = hide_folders(cell.source, folders)  # here, because colours split a path in the middle
         part.source = source.name
-        part.soup = BeautifulSoup(render("notebook.html.j2", cells=cells), "html.parser")
+        link = f"[{part.heading}](#{part.slug})"
+        arranged = cells.blocks(notebook.cells, None if part.chapter else told, link)
+        part.soup = BeautifulSoup(render("notebook.html.j2", blocks=arranged), "html.parser")
     except Exception as error:
         part.note = f"{part.notebook.parent.name}/{part.notebook.name} cannot be shown: {type(error).__name__}: {error}"
 
@@ -147,7 +144,7 @@ def order_headings(part):
         # As Jupyter names them, so that links within the notebook hold.
         heading["id"] = heading.get("id") or heading.get_text(" ", strip=True).replace(" ", "-")
         if heading.name == "h3":
-            part.sections.append(heading)
+            part.sections.append((heading, heading.get_text(" ", strip=True)))
 
 
 def order_tables(part):
@@ -167,87 +164,17 @@ def order_tables(part):
 
 
 def remove_foreign(part):
-    """Replace images that are not in the notebook by a note, and remove fields to type into."""
+    """Replace images that are not in the notebook by a note; remove fields to type into, and empty blocks."""
     for image in part.soup.select("img:not([src^='data:image/'])"):
         image.replace_with(f"[not in this file: {image.get('alt') or image.get('src', 'an image')}]")
     for entry in part.soup.select("input:not([type=checkbox], [type=radio])"):
         entry.decompose()
+    for block in part.soup.find_all("pre"):
+        if not block.get_text(strip=True):
+            block.decompose()
 
 
-# ---------------------------------------------------------------- ids and links
-
-
-def assign_ids(parts):
-    """Make ids unique: figures, tables and claims keep theirs where they come first, others get their part in front."""
-    taken = {"main"} | {part.slug for part in parts} | {f"{part.slug}-title" for part in parts}
-    for part in parts:
-        for element in part.soup.find_all(id=True) if part.soup else []:
-            old = element["id"]
-            name = re.sub(r"[^\w.-]+", "-", unquote(old)).strip("-") or "id"
-            if not SHARED_ID.match(old) or old in taken:
-                name = f"{part.slug}--{name}"
-            if name in taken:
-                name = next(f"{name}-{n}" for n in count(2) if f"{name}-{n}" not in taken)
-            taken.add(name)
-            part.ids.setdefault(old, name)
-            element["id"] = name
-
-
-def order_links(part, parts, out):
-    """Point a part's links and labels at the report's ids and the run's files; a link to nothing becomes plain text.
-
-    A link to an id of the same notebook goes there, one to a figure, table or claim of another notebook to the first
-    that has it, and one to a notebook's file to its part.
-    """
-    for name in ("aria-labelledby", "aria-describedby", "for", "headers"):
-        for element in part.soup.find_all(attrs={name: True}):
-            names = element[name] if isinstance(element[name], list) else element[name].split()
-            element[name] = " ".join(part.ids.get(old, old) for old in names)
-    shared = {old: new for other in reversed(parts) for old, new in other.ids.items() if SHARED_ID.match(old)}
-    targets = shared | {other.slug: other.slug for other in parts} | part.ids
-    sources = {other.source: other.slug for other in reversed(parts) if other.source}
-    for link in part.soup.find_all("a", href=True):
-        address = urlsplit(link["href"])
-        name = Path(unquote(address.path)).name
-        if address.scheme:
-            continue
-        if not address.path:
-            new = targets.get(address.fragment) or targets.get(unquote(address.fragment))
-            new = new and f"#{new}"
-        elif name in sources:
-            new = f"#{sources[name]}"
-        else:
-            file = inside_run(address, part, out)
-            new = file and quote(file.relative_to(out.resolve()).as_posix())
-        link["href"] = new
-        if not new:
-            del link["href"]
-
-
-def inside_run(address, part, out):
-    """Return the file of the run folder that a notebook's relative link names, or None."""
-    if address.scheme or address.netloc or not address.path:
-        return None
-    try:
-        paths = [(base / unquote(address.path)).resolve() for base in (part.notebook.parent, out)]
-        return next((path for path in paths if path.is_relative_to(out.resolve()) and path.is_file()), None)
-    except (OSError, ValueError):  # no name that a file could have
-        return None
-
-
-def list_exhibits(parts):
-    """List the figures and tables that links can reach, and the claims, as ``id`` and ``text``."""
-    exhibits, claims = [], []
-    for part in parts:
-        for element in part.soup.find_all(id=SHARED_ID) if part.soup else []:
-            caption = element.find(["figcaption", "caption"])
-            if element["id"].startswith("claim-"):
-                claims.append({"id": element["id"], "text": element["id"].removeprefix("claim-")})
-            elif caption:
-                # "Figure 5.1. Title. Caption": number and title say enough.
-                text = re.match(r"\S+ [\w.]+?\. .*?(?=\. |\.?$)|.*", caption.get_text(" ", strip=True))
-                exhibits.append({"id": element["id"], "text": text[0]})
-    return exhibits, claims
+# ---------------------------------------------------------------- the page
 
 
 def take_opening(parts):
@@ -259,9 +186,6 @@ def take_opening(parts):
         figure = BeautifulSoup(f'<figure class="page-figure"><a href="#{FIGURE}">{image}</a></figure>', "html.parser")
         opening.details.insert_before(figure)
     return Markup(opening or "")
-
-
-# ---------------------------------------------------------------- the page
 
 
 def build_report(out):
@@ -276,10 +200,10 @@ def build_report(out):
     folders = {Path.home(): "~", project_root(): "", out.parent: ""}
     if Path(run.plan.get("data_path") or "").is_absolute():
         folders[Path(run.plan["data_path"]).parent] = ""
-    parts = list_parts(run)
+    parts, told = list_parts(run), {}
     for part in parts:
         if part.notebook:
-            convert(part, folders)
+            convert(part, folders, told)
         if part.soup:
             order_headings(part)
             order_tables(part)
@@ -288,6 +212,8 @@ def build_report(out):
     for part in parts:
         if part.soup:
             order_links(part, parts, out)
+            add_data(part, out)
+            add_anchors(part)
     opening = take_opening(parts)
     body = [part for part in parts if part.slug in BODY]
     for number, part in enumerate(part for part in parts if part not in body):
