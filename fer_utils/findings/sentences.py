@@ -33,24 +33,39 @@ def about_accuracy(table, references=None):
     return " ".join(sentences)
 
 
+def curve_ends(data):
+    """Last values of each model's curves, first seed: ``label``, ``metric``, and a column for each part of the data."""
+    first = data[data["seed"] == data.groupby("label")["seed"].transform("min")]
+    last = first[first["epoch"] == first.groupby("label")["epoch"].transform("max")]
+    ends = last.pivot_table("value", ["label", "metric"], "part", sort=False)
+    return ends.rename_axis(columns=None).reset_index()
+
+
 def about_curves(data, metric, name):
-    """Say where each model's curves end (first seed): training, validation, and all test images where these differ."""
-    ends = []
-    for label, rows in data[data["metric"] == metric].groupby("label", sort=False):
-        rows = rows[(rows["seed"] == rows["seed"].min()) & (rows["epoch"] == rows["epoch"].max())]
-        last = rows.set_index("part")["value"]
-        test = f" ({last['test']:.3f} on {PART_NAMES['test']})" if "test" in last else ""
-        ends.append(f"{label} {last['training']:.3f} and {last['validation']:.3f}{test}")
-    return f"{name} in the last epoch, training and validation: {'; '.join(ends)}."
+    """Say of which models a metric ends better on the training than on the validation images, and by how much."""
+    ends = curve_ends(data[data["metric"] == metric]).set_index("label")
+    gap = (ends["training"] - ends["validation"]) * (-1 if metric == "loss" else 1)
+    ahead = gap[gap > 0]
+    end = f"{name}: the last epoch is better on the training than on the validation images"
+    if ahead.empty:
+        return f"{end} for no model."
+    who = "every model" if len(ahead) == len(gap) > 1 else listed(ahead.index)
+    return f"{end} for {who}, by {gap.max():.3f} at most ({gap.idxmax()})."
 
 
 def about_roc(data):
     """Say which class each model ranks best and worst."""
+    areas = data.drop_duplicates(["label", "class"])
+    if areas.empty:
+        return "No class has images."
     ends = []
-    for label, rows in data.groupby("label", sort=False):
-        areas = rows.drop_duplicates("class").set_index("class")["auc"]
-        ends.append(f"{label} from {areas.min():.3f} ({areas.idxmin()}) to {areas.max():.3f} ({areas.idxmax()})")
-    return f"One-vs-rest AUC, lowest to highest class: {'; '.join(ends)}." if ends else "No class has images."
+    for word, rows in (
+        ("lowest", areas.groupby("label")["auc"].idxmin()),
+        ("highest", areas.groupby("label")["auc"].idxmax()),
+    ):
+        models = areas.loc[rows].groupby("class", sort=False)["label"].agg(listed)
+        ends.append(f"{word} for {'; for '.join(f'{name} ({who})' for name, who in models.items())}")
+    return f"One-vs-rest AUC is {', and '.join(ends)}."
 
 
 def about_confusion(data, per_class):
@@ -62,12 +77,12 @@ def about_confusion(data, per_class):
         rows = rows.dropna(subset="percent")
         right = rows[rows["true"] == rows["predicted"]].set_index("true")["percent"].sort_values(ascending=False)
         wrong = rows[rows["true"] != rows["predicted"]]
-        ranks = ", ".join(f"{name} {value:.0f}%" for name, value in right.items())
+        ends = f"{right.index[0]} {right.iloc[0]:.0f}% at best, {right.index[-1]} {right.iloc[-1]:.0f}% at worst"
         name = "On the balanced sample" if sample == "balanced" else "On all images"
         most = wrong["percent"].max()
         confused = [f"{row.true} taken for {row.predicted}" for row in wrong[wrong["percent"] == most].itertuples()]
         confusion = f"most often confused: {listed(confused[:3])}, {most:.0f}%" if most > 0 else "no class is confused"
-        sentences.append(f"{name}, correct: {ranks} (mean of the classes {right.mean():.1f}%); {confusion}.")
+        sentences.append(f"{name}, correct: {ends} (mean of the classes {right.mean():.1f}%); {confusion}.")
     fewer = supports["balanced"][supports["balanced"] < per_class]
     if len(fewer):
         counts = listed(f"{name} ({n})" for name, n in fewer.items())
@@ -92,14 +107,13 @@ def about_classes(table):
 
 
 def about_calibration(data):
-    """Say how far each model's confidence is from its accuracy, and on which side."""
-    parts = []
+    """Say which models are on average surer than right, and which the other way round."""
+    sides = {"overconfident": [], "underconfident": []}
     for label, rows in data.groupby("label", sort=False):
         filled = rows.dropna(subset="accuracy")
-        gap = ((filled["confidence"] - filled["accuracy"]) * filled["n"]).sum() / filled["n"].sum()
-        side = "overconfident" if gap > 0 else "underconfident"
-        parts.append(f"{label} {rows['ece'].iloc[0]:.3f} (on average {side})")
-    return f"Expected calibration error: {'; '.join(parts)}."
+        gap = ((filled["confidence"] - filled["accuracy"]) * filled["n"]).sum()
+        sides["overconfident" if gap > 0 else "underconfident"].append(label)
+    return f"On average {'; '.join(f'{side}: {listed(labels)}' for side, labels in sides.items() if labels)}."
 
 
 def about_pairs(pairs):

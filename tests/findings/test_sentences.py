@@ -43,12 +43,29 @@ def test_curves_end_with_the_first_seed():
         for part in ("training", "validation")
     ]
     data = pd.DataFrame(rows, columns=["label", "seed", "epoch", "metric", "part", "value"])
-    text = sentences.about_curves(data, "accuracy", "Accuracy")
-    assert text == "Accuracy in the last epoch, training and validation: A 0.200 and 0.210."
-    both = pd.concat([data, data[data["part"] == "validation"].assign(part="test", value=0.5)])
-    assert "A 0.200 and 0.210 (0.500 on PublicTest and PrivateTest)." in sentences.about_curves(
-        both, "accuracy", "Accuracy"
+    better = "Accuracy: the last epoch is better on the training than on the validation images for "
+    assert sentences.about_curves(data, "accuracy", "Accuracy") == f"{better}no model."
+    assert sentences.curve_ends(data).round(3).to_dict("records") == [
+        {"label": "A", "metric": "accuracy", "training": 0.2, "validation": 0.21}
+    ]
+    loss = sentences.about_curves(data.assign(metric="loss"), "loss", "Loss")
+    assert loss.endswith("for A, by 0.010 at most (A).")
+    other = data.assign(label="B", value=1 - data["value"])
+    assert (
+        sentences.about_curves(pd.concat([data, other]), "accuracy", "Accuracy") == f"{better}B, by 0.010 at most (B)."
     )
+    assert sentences.about_curves(pd.concat([other, other.assign(label="C")]), "accuracy", "Accuracy") == (
+        f"{better}every model, by 0.010 at most (B)."
+    )
+
+
+def test_areas_name_the_worst_and_the_best_class():
+    rows = [("A", "fear", 0.7), ("A", "happy", 0.9), ("B", "fear", 0.6), ("B", "happy", 0.8), ("C", "sad", 0.5)]
+    data = pd.DataFrame(rows, columns=["label", "class", "auc"])
+    assert sentences.about_roc(data) == (
+        "One-vs-rest AUC is lowest for fear (A and B); for sad (C), and highest for happy (A and B); for sad (C)."
+    )
+    assert sentences.about_roc(data[:0]) == "No class has images."
 
 
 def test_confusion_names_the_classes_with_too_few_images():
@@ -64,7 +81,7 @@ def test_confusion_names_the_classes_with_too_few_images():
     data = pd.DataFrame(rows)
     data["percent"] = 100 * data["n"] / data.groupby(["sample", "true"])["n"].transform("sum")
     text = sentences.about_confusion(data, 100)
-    assert "surprise 88%" in text
+    assert "correct: surprise 88% at best, angry 35% at worst" in text
     assert "angry taken for fear, 22%" in text
     assert "With fewer than 100 images: angry (23), disgust (21)" in text
     assert "Each of the 7 classes has 20 images in the balanced sample." in sentences.about_confusion(data, 20)
@@ -95,7 +112,9 @@ def test_classes_with_ties(recalls, text):
 
 def test_calibration_says_on_which_side():
     data = pd.DataFrame({"label": "A", "ece": 0.1, "n": [5, 0], "confidence": [0.9, np.nan], "accuracy": [0.8, np.nan]})
-    assert sentences.about_calibration(data) == "Expected calibration error: A 0.100 (on average overconfident)."
+    other = data.assign(label="B", accuracy=[0.95, np.nan])
+    text = "On average overconfident: A; underconfident: B."
+    assert sentences.about_calibration(pd.concat([data, other])) == text
 
 
 def test_pairs_are_told_apart_after_the_correction():
