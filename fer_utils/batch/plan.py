@@ -93,10 +93,10 @@ def data_path(dataset):
 
 
 def choose_data(options, out, on_message):
-    """Load the data that ``--data`` asks for; where it leaves open which, those that the folder's first run found."""
+    """Load the data that ``--data`` asks for; where it leaves open which, those of the run in the folder."""
     asked = options.data
     before = read_object(out / "plan.json")[0] if out else {}
-    if asked in ("auto", "kaggle") and before.get("data_asked") == asked:
+    if before and (asked == "auto" or asked == before.get("data_asked") == "kaggle"):
         found = before["data_path"]
         if found == "synthetic" or Path(found).exists():
             on_message("Data: those that the run in this folder began with")

@@ -165,9 +165,10 @@ class Evidence:
         weights = "weights" in kinds and not scratch
         # The profile `paper` takes no other data than the known ones.
         other_data = "data" in kinds or (bool(self.fingerprint) and not self.fingerprint.get("known"))
-        before = ["the known FER2013 at PATH"] * other_data + ["Keras's ImageNet weights within reach"] * weights
+        before = ["the known FER2013 in data/"] * other_data + ["Keras's ImageNet weights within reach"] * weights
         said = "; ".join(f"{listed(labels)}: {text}" for text, labels in groups.items())
-        what = command(self.run, names, profile="paper", data="PATH" if other_data else None)
+        fresh = bool(kinds & {"shortened", "settings"})
+        what = command(self.run, names, profile="paper", data="auto" if other_data else None, fresh=fresh)
         return f"{said}; needs {listed(before)}{', then ' if before else ''}{what}"
 
     def beside(self, models):
@@ -317,9 +318,9 @@ class Evidence:
     def counts(self, usages=USAGES):
         """Images of each class in the given parts of the known FER2013."""
         if not self.fingerprint.get("counts"):
-            raise Untestable("the dataset notebook was not run; needs ./run_all.sh --data PATH")
+            raise Untestable(f"the dataset notebook was not run; needs {command(self.run)}")
         if not (self.loose or self.fingerprint.get("known")):
             what = self.fingerprint.get("description", "other data").rstrip(".")
-            raise Untestable(f"{what}; needs the known FER2013: ./run_all.sh --data PATH")
+            raise Untestable(f"{what}; needs the known FER2013 in data/, then {command(self.run, data='auto')}")
         counts = self.fingerprint["counts"]
         return {name: sum(counts.get(usage, {}).get(name, 0) for usage in usages) for name in CLASSES}

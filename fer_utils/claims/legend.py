@@ -1,7 +1,5 @@
 """The legend of the audit: verdicts, their order, names and signs, the groups of claims, and the tally."""
 
-import pandas as pd
-
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 UNDECIDED = "undecided"
 FOLLOWED, NOT_FOLLOWED = "followed", "not followed"
@@ -42,10 +40,3 @@ SELECTION = (
 def tally(verdicts):
     """Count the rows of each verdict, those without any included."""
     return {verdict: int((verdicts["verdict"] == verdict).sum()) for verdict in VERDICTS}
-
-
-def tally_table(verdicts):
-    """Count verdicts by group and reading; columns are the verdicts that occur."""
-    counts = pd.crosstab([verdicts["group"], verdicts["reading"]], verdicts["verdict"])
-    order = sorted(counts.index, key=lambda key: (list(GROUPS).index(key[0]), key[1].casefold()))
-    return counts.loc[order, [verdict for verdict in VERDICTS if verdict in counts.columns]]

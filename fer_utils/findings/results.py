@@ -5,6 +5,7 @@ Small files are read at once, tables when they are first asked for.
 
 import argparse
 import json
+import os
 import shlex
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from fer_utils.constants import PROBABILITY_COLUMNS, THESIS_SETTINGS
 from fer_utils.errors import ResultsError
+from fer_utils.paths import project_root
 
 #: What a model's notebook leaves and the findings need; the model files themselves are not among them.
 MODEL_FILES = ("history.csv", "predictions.parquet", "metrics.json", "run.json")
@@ -290,19 +293,36 @@ def read_run(folder):
     return Run(folder, plan, dataset, trainings, [text for text in (plan_problem, dataset_problem) if text])
 
 
-def command(run, models=(), *, seeds=(), profile=None, data=None, **parameters):
-    """Write the command that repeats a run with more models, other seeds or other parameters.
+def portable(path):
+    """Write a path so that it holds from the project's root, if it can be without telling whose machine it is on."""
+    for base, name in ((project_root(), ""), (Path.home(), "~/")):
+        if path.is_relative_to(base):
+            return name + path.relative_to(base).as_posix()
+    return os.path.relpath(path, project_root())
+
+
+def own_parameters(models):
+    """Names of the parameters that the entries of these models in ``config.yaml`` set."""
+    config = yaml.safe_load((project_root() / "config.yaml").read_text(encoding="utf-8"))["models"]
+    return {name for model in models for name in (config.get(model) or {}).get("parameters", {})}
+
+
+def command(run, models=(), *, seeds=(), profile=None, data=None, fresh=False, **parameters):
+    """Write the command, to be typed at the project's root, that adds models, seeds or parameters to a run's folder.
 
     Parameters
     ----------
     run : Run
-        Its own options are kept, its models and seeds named.
+        Its own options are kept, its models and seeds named. Its folder knows the data, so ``--data`` is not needed.
     models : sequence of str
-        Further models.
+        Further models. A setting of the run that the entry of one in ``config.yaml`` has too is taken back.
     seeds : sequence of int
         Other seeds than the run's.
     profile, data : str, optional
-        Another profile, other data. A run folder holds one of each, so ``--out`` and ``--set`` are then left out.
+        Another profile; other data, or ``"auto"`` to look for them. A run folder holds one of each, so another one is
+        then used, without ``--set``.
+    fresh : bool
+        Use another folder in any case.
     **parameters
         Notebook parameters to set; None takes a setting of the run back.
 
@@ -314,19 +334,30 @@ def command(run, models=(), *, seeds=(), profile=None, data=None, **parameters):
     for name in ("profile", "data", "models", "seeds", "jobs", "kernel", "out"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--set", action="append", default=[])
-    kept = vars(parser.parse_known_args(shlex.split(run.plan.get("command", "")))[0])
+    try:
+        words = shlex.split(run.plan.get("command", ""))
+    except ValueError:  # no command line
+        words = []
+    kept = vars(parser.parse_known_args(words)[0])
     settings = dict(pair.partition("=")[::2] for pair in kept.pop("set"))
     records = [training.record for training in run.trainings if training.record]
-    if not run.plan.get("command") and records:  # notebooks that were run alone
+    planned = run.plan.get("profile")
+    if not run.plan and records:  # notebooks that were run alone
         planned = records[0].get("profile")
         kept["profile"] = planned if planned in ("smoke", "quick", "paper") else None
         kept["data"] = "synthetic" if any(record.get("synthetic") for record in records) else None
-    if profile or data:
-        kept |= {"out": None, "profile": profile or kept["profile"], "data": data or kept["data"]}
+    if fresh or data or profile not in (None, planned):
+        if kept["data"] not in (None, "auto", "synthetic", "kaggle") and run.plan.get("data_path"):
+            kept["data"] = portable(Path(run.plan["data_path"]))
+        kept |= {"out": None, "profile": profile or planned, "data": data or kept["data"]}
         settings = {}
+    elif run.plan:
+        kept |= {"out": portable(run.folder.absolute()), "profile": planned, "data": None}
+    kept["data"] = None if kept["data"] == "auto" else kept["data"]
     seeds = sorted(set(seeds or (training.seed for training in run.trainings)))
     kept["models"] = ",".join(dict.fromkeys([*(training.model for training in run.trainings), *models]))
     kept["seeds"] = None if seeds == [0] else ",".join(map(str, seeds))  # 0 is the default
+    settings = {name: value for name, value in settings.items() if name not in own_parameters(models)}
     settings = {name: value for name, value in (settings | parameters).items() if value is not None}
     words = [word for name, value in kept.items() if value for word in (f"--{name}", value)]
     words += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]

@@ -60,7 +60,7 @@ def blocks(cells, told=None, name=""):
         if cell.cell_type == "markdown":
             found += [pending] if pending else []
             pending, text = None, cell.source
-            if told is not None and text.startswith("#") and "\n" in text:
+            if told is not None and text.startswith("## ") and "\n" in text:
                 if text in told:
                     text = f"{text.partition(chr(10))[0]}\n\nAs for {told[text]}."
                 else:

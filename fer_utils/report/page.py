@@ -22,7 +22,7 @@ from pygments.formatters import HtmlFormatter
 
 from fer_utils.errors import FerError, ResultsError
 from fer_utils.files import write_text
-from fer_utils.findings.results import read_run
+from fer_utils.findings.results import command, read_run
 from fer_utils.paths import project_root
 from fer_utils.report import cells, facts
 from fer_utils.report.links import add_anchors, add_data, assign_ids, list_exhibits, order_links
@@ -90,7 +90,7 @@ def chapter(run, name, heading):
         part.note = "This notebook stopped with an error. This command runs it again:"
     elif name in BODY and not part.notebook:
         part.note = "This chapter has not been made yet. This command makes it:"
-    part.command = run.plan.get("command") or "./run_all.sh"
+    part.command = command(run)
     return part
 
 

@@ -47,7 +47,6 @@ from fer_utils.claims.legend import (
     SIGNS,
     UNDECIDED,
     tally,
-    tally_table,
 )
 from fer_utils.claims.marks import AUGMENTATION, CHOICES, DROPOUT, collapsed
 from fer_utils.constants import CLASSES
@@ -320,7 +319,7 @@ def test_a_paper_run_without_weights_judges_all_but_the_pretrained_reading_and_t
     run = plant(tmp_path, {"resnet50": from_confusion(), "vgg16": with_accuracy(64)}, weights=RANDOM)
     table = claims.judge(run, 300)
     assert len(table) == 77 + 23
-    counts = tally_table(table)
+    counts = pd.crosstab([table["group"], table["reading"]], table["verdict"])
     assert counts.loc[("results", SCRATCH), NOT_TESTABLE] == 0
     # F04: VGG-16 is not lowest, whatever the two pretrained networks do.
     assert counts.loc[("results", IMAGENET), NOT_TESTABLE] == 22
@@ -445,10 +444,8 @@ def test_commands_can_be_run_as_printed(tmp_path):
     data = {"variant": "fer2013-modified", "known": False, "description": "blurred"}
     run = plant(tmp_path, models=("resnet50",), seeds=(1, 2), data=data)
     needs, _, command = row_of(run, "F01")["reason"].rpartition(", then ")
-    assert needs.endswith("VGG-16 and MobileNet-V3: not run; needs the known FER2013 at PATH")
-    assert command == (
-        "./run_all.sh --profile paper --data PATH --models resnet50,traditional_cnn,vgg16,mobilenet_v3 --seeds 1,2"
-    )
+    assert needs.endswith("VGG-16 and MobileNet-V3: not run; needs the known FER2013 in data/")
+    assert command == ("./run_all.sh --profile paper --models resnet50,traditional_cnn,vgg16,mobilenet_v3 --seeds 1,2")
 
 
 def test_a_failed_model_is_named_with_its_error_and_escaped(tmp_path):
@@ -791,7 +788,10 @@ def test_the_page_is_accessible_and_escaped(thesis_like):
     for row in rows:
         found = table[table["id"] == row["id"].removeprefix("claim-")]
         assert row.find("th")["scope"] == "row"
-        assert [v.get_text().split(" ", 1)[1] for v in row.select(".verdict")] == found["verdict"].tolist()
+        verdicts = [v.get_text().split(" ", 1)[1] for v in row.select("details .verdict")]
+        line = [v.get_text().split(" ", 1)[1] for v in row.find_all("td")[-1].select(".verdict")]
+        assert verdicts == found["verdict"].tolist() and line == list(dict.fromkeys(verdicts))
+        assert row.summary.get_text() == found["statement"].iloc[0] and len(row.find_all("td")) == 3
         assert row["data-verdict"].split() == [SIGNS[verdict][1] for verdict in found["verdict"]]
     assert all(t.find("caption") for t in soup.find_all("table"))
     buttons = soup.select("input[type=radio]")
@@ -801,6 +801,18 @@ def test_the_page_is_accessible_and_escaped(thesis_like):
     assert soup.select_one("#claim-F01 a[href='#fig-5-1']").get_text() == "Fig. 5.1"
     assert soup.select_one("#claim-F01 a[href='#claim-F03']")
     assert repr(page.render(table)).startswith("77 claims: ")
+
+
+def test_a_reason_of_several_verdicts_is_told_once(thesis_like):
+    table = claims.judge(thesis_like, 50).head(4).assign(group="results", verdict=NOT_TESTABLE)
+    table["reason"] = ["not run; needs ./run_all.sh --models vgg16"] * 2 + ["nothing", "REPEATED"]
+    soup = BeautifulSoup(page.render(table)._repr_html_(), "html.parser")
+    (shared,) = soup.select("details.shared p")
+    assert [a.get_text() for a in shared.find_all("a")] == table["id"].tolist()[:2]
+    assert shared.code.get_text() == "./run_all.sh --models vgg16"
+    links = [row.select_one(f"a[href='#{shared['id']}']") for row in soup.select("tr[id^=claim-]")]
+    assert [bool(link) for link in links] == [True, True, False, False]
+    assert str(soup).count("--models vgg16") == str(soup).count("REPEATED") == 1
 
 
 def test_signs_are_legible():

@@ -7,7 +7,8 @@ import pytest
 from planted import plant_model, plant_run, planted_predictions, planted_record, read_model
 
 from fer_utils.errors import ResultsError
-from fer_utils.findings.results import command, read_run
+from fer_utils.findings.results import command, portable, read_run
+from fer_utils.paths import project_root
 from fer_utils.provenance import digest_predictions
 
 FAILED = {"error": "no memory", "traceback": "Traceback", "notebook": "vgg16.ipynb"}
@@ -117,28 +118,40 @@ def test_one_training_that_is_no_result_makes_the_run_none(tmp_path):
     assert not run.is_result and list(run.reasons) == ["shortened"]
 
 
-def planned(folder, text):
+def planned(folder, text, **entries):
     """A run of two models that this command made."""
     plant_run(folder, models=("vgg16", "resnet50"), seeds=(0, 1))
-    plan = json.loads((folder / "plan.json").read_text()) | {"command": text}
+    plan = json.loads((folder / "plan.json").read_text()) | {"command": text} | entries
     (folder / "plan.json").write_text(json.dumps(plan))
     return read_run(folder)
 
 
-def test_a_command_keeps_the_options_of_the_run(tmp_path):
-    run = planned(
-        tmp_path,
-        "./run_all.sh --profile quick --data='/my data/f.zip' --models vgg16 --seeds 0,1 --out out/a --set epochs=3 "
-        "--set weights=none --jobs 2 --publish",
-    )
-    base = "./run_all.sh --profile quick --data '/my data/f.zip' --models vgg16,resnet50"
+def test_a_command_goes_to_the_runs_folder_with_its_options(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = "./run_all.sh --profile quick --data='/my data/f.zip' --models vgg16 --seeds 0,1 --out out/a --set epochs=3 "
+    made += "--set weights=none --jobs 2 --publish"
+    run = planned(tmp_path / "a run", made, data_path=str(tmp_path / "my data" / "f.zip"), profile="quick")
+    base = "./run_all.sh --profile quick --models vgg16,resnet50"
     assert command(run, ["vgg16", "mobilenet_v1"], epochs=9, weights=None) == (
-        base + ",mobilenet_v1 --seeds 0,1 --jobs 2 --out out/a --set epochs=9"
+        base + ",mobilenet_v1 --seeds 0,1 --jobs 2 --out '~/a run' --set epochs=9"
+    )
+    # A setting would take from an entry of config.yaml what makes it differ.
+    assert command(run, ["resnet50_scratch"]).endswith(
+        "resnet50_scratch --seeds 0,1 --jobs 2 --out '~/a run' --set epochs=3"
     )
     # A run folder holds one profile and one data set.
-    assert command(run, seeds=(2,), profile="paper", data="PATH") == (
-        "./run_all.sh --profile paper --data PATH --models vgg16,resnet50 --seeds 2 --jobs 2"
-    )
+    other = " --models vgg16,resnet50 --seeds 2 --jobs 2"
+    assert command(run, seeds=(2,), profile="paper", data="auto") == "./run_all.sh --profile paper" + other
+    beside = "./run_all.sh --profile paper --data '~/my data/f.zip'"
+    assert command(run, seeds=(2,), profile="paper") == beside + other
+    same = planned(tmp_path / "b", made, profile="paper")
+    assert "--out '~/b'" in command(same, profile="paper") and "--out" not in command(same, profile="paper", fresh=True)
+
+
+def test_a_path_in_a_command_holds_from_the_projects_root(tmp_path, monkeypatch):
+    assert portable(project_root() / "results" / "a") == "results/a"
+    monkeypatch.setenv("HOME", str(tmp_path / "other"))
+    assert (project_root() / portable(tmp_path)).resolve() == tmp_path.resolve()
 
 
 def test_a_command_without_a_plan_comes_from_the_records(tmp_path):

@@ -90,8 +90,12 @@ def plant_chapters(out):
         source="01_dataset.ipynb",
     )
     own = v4.new_markdown_cell("## Which run this is", metadata={"tags": ["not-in-report"]})
-    long = code("print", stream("line\n" * 201), stream("line\n" * 200))
-    write_notebook(out / "methods" / "notebook.ipynb", v4.new_markdown_cell("# Methods\n\n## Scores"), own, long)
+    long = [
+        code("print", stream("line\n" * 12), stream("line\n")),
+        code("print", stream("10%\rkept\nline\n"), stream("line\n")),
+    ]
+    long += [code("print", stream("\x1b[0m\n")), code("show", shown("<pre> </pre>"))]
+    write_notebook(out / "methods" / "notebook.ipynb", v4.new_markdown_cell("# Methods\n\n## Scores"), own, *long)
 
 
 def plant(out, models=("traditional_cnn", "resnet50"), plan=None, chapters=True, **record):
@@ -153,7 +157,8 @@ def test_findings_and_audit_come_first_then_appendices_in_the_plans_order(tmp_pa
     assert len(page.find_all("h1")) == 1
     contents = page.select_one("nav.page-side")
     assert [text_of(a) for a in contents.select(":scope > ol > li > a")] == headings
-    assert [text_of(a) for a in contents.select("ol ol a")] == ["Scores", "Curves"]
+    assert [text_of(a) for a in contents.select(".page-body ol a")] == ["Scores", "Curves"]
+    assert [text_of(a) for a in contents.select("li:not(.page-body) > ol a")][:3] == ["Counts", "Data", "Training"]
     links = {text_of(a): a["href"] for a in contents.select("details a")}
     assert links["Figure 5.1. Accuracy of models"] == "#fig-5-1" and links["F01"] == "#claim-F01"
 
@@ -181,7 +186,7 @@ def test_figures_keep_their_ids_in_the_findings_and_lose_them_in_the_appendices(
 
 def test_links_lead_where_they_say_or_are_plain_text(tmp_path):
     findings = build(plant(tmp_path)).find("section", id="findings")
-    assert {a.string: a.get("href") for a in findings.find_all("a")} == {
+    assert {a.string: a.get("href") for a in findings.select("a:not(.page-anchor)")} == {
         "own": "#fig-5-1",
         "claim": "#claim-F01",
         "dataset": "#fig-3-1",
@@ -206,6 +211,43 @@ def test_labels_follow_the_ids_of_their_own_part(tmp_path):
         assert section.find("p", string="y")["aria-describedby"] == f"{place}--head"
 
 
+def test_what_trainings_say_in_the_same_words_stands_once(tmp_path):
+    plant(tmp_path, models=("vgg16", "resnet50"))
+    for model in ("vgg16", "resnet50"):
+        path = tmp_path / model / "seed-0" / "notebook.ipynb"
+        notebook = nbformat.read(path, 4)
+        notebook.cells.append(v4.new_markdown_cell("## Optimizer\n\nAdam, as Table 5.1 says."))
+        nbformat.write(notebook, path)
+    page = build(tmp_path)
+    first, second = (page.find("section", id=f"{model}-seed-0") for model in ("vgg16", "resnet50"))
+    assert "Adam" in text_of(first) and "Adam" not in text_of(second)
+    link = second.find(id="resnet50-seed-0--Optimizer").find_next("a", string="VGG-16, seed 0")
+    assert link["href"] == "#vgg16-seed-0"
+
+
+def test_figures_and_tables_carry_their_data_and_headings_a_link_to_themselves(tmp_path):
+    plant(tmp_path)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "fig-5.1-accuracy.csv").write_text("model,value\nvgg16,0.5\n")
+    (tmp_path / "figures" / "fig-3.1-faces.csv").write_text("x\n" * 100_000)
+    own = tmp_path / "resnet50" / "seed-0" / "figures"
+    own.mkdir()
+    (own / "fig-5.1-own.csv").write_text("own\n")
+    page = build(tmp_path)
+    assert_sound(page)
+    links = {link.find_parent("figure")["id"]: link for link in page.select("a.page-csv")}
+    within = {
+        name: base64.b64decode(links[name]["href"].partition(";base64,")[2]) for name in links if name != "fig-3-1"
+    }
+    # One for each place that shows it; a training's own goes first.
+    assert within.pop("resnet50-seed-0--fig-5-1") == b"own\n"
+    assert set(within.values()) == {b"model,value\nvgg16,0.5\n"} and "fig-5-1" in within
+    assert links["fig-5-1"]["download"] == "fig-5.1-accuracy.csv"
+    assert links["fig-3-1"]["href"] == "figures/fig-3.1-faces.csv"  # too large to carry
+    for heading in page.main.select("h3[id]"):
+        assert heading.select_one("a.page-anchor")["href"] == f"#{heading['id']}"
+
+
 def test_report_is_the_same_bytes_when_built_again_and_a_failed_build_leaves_it(tmp_path, monkeypatch):
     path = report.build_report(plant(tmp_path))
     first = path.read_bytes()
@@ -224,15 +266,16 @@ def test_code_and_noise_are_folded_and_outputs_are_not(tmp_path):
     page = build(plant(tmp_path))
     section = page.find(id="resnet50-seed-0")
     folds = [text_of(summary) for summary in section.find_all("summary")]
-    assert folds == ["Parameters of this run", "Code of cell 3", "Messages on the error stream, 3 lines"]
+    assert folds == ["Parameters of this run: cells 2 to 3, and messages"]
+    assert "oneDNN is on" in section.details.get_text()
     assert all(block.find_parent("details") for block in page.select("div.highlight"))
     assert not page.find("details", open=True)
     assert section.find("pre", string=re.compile("epoch 1")).find_parent("details") is None
     assert section.find("figure").find_parent("details") is None
     long, short = page.find(id="methods").find_all("pre", string=re.compile("line"))
-    assert text_of(long.find_parent("details").summary) == "Printed output, 201 lines" and not short.find_parent(
-        "details"
-    )
+    assert text_of(long.find_parent("details").summary) == "Printed output, 13 lines"
+    assert short.find_parent("details") is None and short.get_text() == "kept\nline\nline\n"
+    assert page.find(id="methods").find("pre", string=re.compile("^\\s*$")) is None
     assert "Which run this is" not in page.get_text()
 
 
