@@ -86,6 +86,11 @@ case "${1:-}" in
     cd "$root"
     python -m ruff check .
     python -m ruff format --check .
+    # The report is opened in Chromium where there is one, with a driver that nothing else needs.
+    if command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1; then
+      python -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt \
+        || echo "run_all.sh: Playwright could not be installed; the tests in a browser are left out." >&2
+    fi
     # A file stays on one worker: its tests share what is slow to make.
     exec python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder "$@"
     ;;
