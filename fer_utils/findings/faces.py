@@ -1,0 +1,101 @@
+"""Faces behind the numbers: a few images of the fullest wrong cells of a confusion matrix, and the surest mistakes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
+from fer_utils.data.dataset import load
+from fer_utils.errors import DataError, ResultsError
+from fer_utils.findings import statistics
+from fer_utils.findings.figures import GREY, PALETTE
+
+SUREST = "the surest mistakes"
+
+
+def pick(result, part="test", cells=3, faces=4):
+    """Choose test images that a model got wrong.
+
+    Parameters
+    ----------
+    result : ModelResult
+    part : str
+        See `fer_utils.findings.results.PARTS`.
+    cells : int
+        Confusions to show, those with the largest percentage of their true class; an image of each is drawn at random.
+    faces : int
+        Images of each, and of the mistakes with the highest probability.
+
+    Returns
+    -------
+    DataFrame
+        ``shown`` (the row of the figure), ``id``, ``true``, ``predicted``, ``confidence`` and the seven probabilities.
+    """
+    table = result.predictions[result.mask(part)].sort_values("id", kind="stable")
+    names, proba = np.array(CLASSES), table[list(PROBABILITY_COLUMNS)].to_numpy()
+    label, guess = table["label"].to_numpy(dtype=np.int64), proba.argmax(axis=1)
+    table = table.assign(true=names[label], predicted=names[guess], confidence=proba.max(axis=1))
+    wrong = table[label != guess]
+    counted = statistics.confusion(label, guess)
+    counted = counted[(counted["true"] != counted["predicted"]) & (counted["n"] > 0)]
+    chosen = []
+    for cell in counted.nlargest(cells, "percent").itertuples():
+        found = wrong[(wrong["true"] == cell.true) & (wrong["predicted"] == cell.predicted)]
+        shown = f"{cell.true} taken for {cell.predicted}, {cell.percent:.0f}%"
+        chosen.append(found.sample(min(faces, len(found)), random_state=0).assign(shown=shown))
+    chosen.append(wrong.nlargest(faces, "confidence").assign(shown=SUREST))
+    columns = ["shown", "id", "true", "predicted", "confidence", *PROBABILITY_COLUMNS]
+    return pd.concat(chosen, ignore_index=True)[columns]
+
+
+def images_of(run, ids):
+    """Read images of the run's own data by their id: dict of id to ndarray of uint8, shape (48, 48).
+
+    Raises
+    ------
+    ResultsError
+        If the data are not on this machine, or are not those that the run was made on.
+    """
+    source = run.plan.get("data_path") or run.models[0].record["parameters"].get("data", "")
+    try:
+        if source != "synthetic" and not Path(source).exists():
+            raise DataError("they are not on this machine")
+        dataset = load(source, on_message=[].append)
+        places = {name: place for place, name in enumerate(dataset.ids)}
+        if dataset.fingerprint["sha256"] != run.models[0].record["data"]["fingerprint"] or not set(ids) <= set(places):
+            raise DataError("those at that place are other ones")
+    except DataError as error:
+        raise ResultsError(f"Faces cannot be shown without the data that the run was made on: {error}.") from error
+    return {name: dataset.images[places[name]] for name in ids}
+
+
+def draw(rows, images):
+    """Draw the images of `pick`, a row each, with the seven probabilities beside each.
+
+    Returns the figure and the rows, for `figures.publish`.
+    """
+    most = int(rows.groupby("shown").size().max())
+    groups = rows.groupby("shown", sort=False)
+    figure = Figure(figsize=(10, 1.5 * len(groups) + 0.4), layout="constrained")
+    grid = figure.subplots(len(groups), 2 * most, squeeze=False, width_ratios=[4, 3] * most)
+    for axes, (shown, found) in zip(grid, groups, strict=True):
+        for ax in axes:
+            ax.set_axis_off()
+        axes[0].set_title(shown.capitalize(), loc="left", fontsize=9, fontweight="bold")
+        for place, row in enumerate(found.to_dict("records")):
+            face, bars = axes[2 * place : 2 * place + 2]
+            face.imshow(images[row["id"]], cmap="gray", vmin=0, vmax=255)
+            colours = {row["true"]: PALETTE[0], row["predicted"]: PALETTE[3]}
+            values = [row[name] for name in PROBABILITY_COLUMNS]
+            bars.barh(range(len(CLASSES)), values, color=[colours.get(name, GREY) for name in CLASSES])
+            bars.set(xlim=(0, 1), ylim=(len(CLASSES) - 0.5, -0.5), xticks=[])
+            bars.set_yticks(range(len(CLASSES)), CLASSES, fontsize=6.5)
+            bars.set_axis_on()
+            bars.tick_params(length=0)
+            bars.grid(visible=False)
+    handles = [Patch(color=PALETTE[0], label="true class"), Patch(color=PALETTE[3], label="predicted class")]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2)
+    return figure, rows
