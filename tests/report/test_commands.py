@@ -5,6 +5,7 @@ import html
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from planted import plant_model, planted_record
@@ -15,6 +16,7 @@ from fer_utils.claims import claims, page
 from fer_utils.findings import duplicates, explanations
 from fer_utils.findings.results import command, read_run
 from fer_utils.findings.tables import command_lines
+from fer_utils.paths import project_root
 from fer_utils.report.page import build_report
 
 MODELS = ("resnet50", "mobilenet_v3", "vgg16")
@@ -53,8 +55,10 @@ def test_every_printed_command_plans_what_it_is_printed_for(tmp_path, monkeypatc
 
     def find(source, **_):
         asked.append(source)
-        assert source == "auto" or source == str(data), source
+        assert source == "auto" or Path(source).resolve() == data.resolve(), source
         return known
+
+    monkeypatch.chdir(project_root())
 
     monkeypatch.setattr(planning.datasets, "load", find)
     monkeypatch.setattr(planning, "count_gpus", lambda: 0)
