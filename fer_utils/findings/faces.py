@@ -61,7 +61,7 @@ def images_of(run, ids):
     """
     source = run.plan.get("data_path") or run.models[0].record["parameters"].get("data", "")
     try:
-        if source != "synthetic" and not Path(source).exists():
+        if source != "synthetic" and not (source and Path(source).exists()):
             raise DataError("they are not on this machine")
         dataset = load(source, on_message=[].append)
         places = {name: place for place, name in enumerate(dataset.ids)}

@@ -25,7 +25,7 @@ def table_html(table, *, formats=None, caption="", id=""):
     return f'<div class="fer-table" style="overflow-x:auto">{markup}</div>'
 
 
-def publish_table(table, *, number, slug, title, caption, folder, formats=None, data=None):
+def publish_table(table, *, number, slug, title, caption, folder, formats=None, data=None, fold=False):
     """Save a table as CSV, unrounded, and return what a notebook shows of it, a ``Displayable``.
 
     Parameters
@@ -34,12 +34,18 @@ def publish_table(table, *, number, slug, title, caption, folder, formats=None, 
         As in `table_html`.
     data : DataFrame, optional
         What the CSV holds, where the table shows texts such as intervals; the table itself otherwise.
+    fold : bool
+        Show it folded: for one whose figure says enough.
     number, slug, title, caption, folder
         As in `publish`; the file is ``table-5.1-slug.csv``.
     """
     save(folder, f"table-{number}-{slug}.csv", to_csv(table if data is None else data))
     head = caption_html("Table", number, title, caption)
     markup = table_html(table, formats=formats, caption=head, id=identifier("table", number))
+    if fold:
+        markup = (
+            f"<details><summary>Table {html.escape(number)}. {html.escape(title)}</summary>{markup}</details>"
+        )
     return Displayable(markup, f"Table {number}. {title}. {caption}\n{table.to_string()}")
 
 

@@ -80,6 +80,9 @@ def test_table_has_caption_scopes_and_escaped_cells(tmp_path):
     assert [th.get_text() for th in soup.tbody.find_all("th", scope="row")] == ["<b>x</b>", "y"]
     assert [td.get_text() for td in soup.tbody.find_all("td")] == ["0.123", "1,000", "<u>", "–", "2", "–"]
     assert pd.read_csv(tmp_path / "table-E1-t.csv")["score"].iloc[0] == pytest.approx(0.12345)
+    folded = tables.publish_table(table, number="E1", slug="t", title="T <", caption="c", folder=tmp_path, fold=True)
+    fold = BeautifulSoup(folded._repr_html_(), "html.parser").details
+    assert fold.summary.get_text() == "Table E1. T <" and fold.table["id"] == "table-E1"
 
 
 def test_table_can_save_other_data_than_it_shows(tmp_path):

@@ -77,7 +77,7 @@ def test_findings_show_chapter_five_and_nothing_else(whole):
     assert ids == [f"fig-5-{i}" for i in range(1, 9)] + ["fig-5-8b", "fig-E6"]
     assert all(tag["alt"].strip() for tag in soup.find_all("img"))
     tables = [tag["id"] for tag in soup.find_all("table") if tag.get("id")]
-    assert tables == ["table-5-1", "table-E1", "table-E2", "table-E14", "table-E3"]
+    assert tables == ["table-5-1", "table-E1", "table-E2", "table-E14", "table-E16", "table-E3"]
     for number in range(1, 9):
         for suffix in ("svg", "png", "csv"):
             assert list((folder / "figures").glob(f"fig-5.{number}-*.{suffix}")), (number, suffix)
