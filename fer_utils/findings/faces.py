@@ -88,6 +88,7 @@ def draw(rows, images):
         for place, row in enumerate(found.to_dict("records")):
             face, bars = axes[2 * place : 2 * place + 2]
             face.imshow(images[row["id"]], cmap="gray", vmin=0, vmax=255)
+            face.set_anchor("N")  # below the title, which is wider than the image
             colours = {row["true"]: PALETTE[0], row["predicted"]: PALETTE[3]}
             values = [row[name] for name in PROBABILITY_COLUMNS]
             bars.barh(range(len(CLASSES)), values, color=[colours.get(name, GREY) for name in CLASSES])

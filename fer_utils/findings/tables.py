@@ -43,9 +43,7 @@ def publish_table(table, *, number, slug, title, caption, folder, formats=None, 
     head = caption_html("Table", number, title, caption)
     markup = table_html(table, formats=formats, caption=head, id=identifier("table", number))
     if fold:
-        markup = (
-            f"<details><summary>Table {html.escape(number)}. {html.escape(title)}</summary>{markup}</details>"
-        )
+        markup = f"<details><summary>Table {html.escape(number)}. {html.escape(title)}</summary>{markup}</details>"
     return Displayable(markup, f"Table {number}. {title}. {caption}\n{table.to_string()}")
 
 
