@@ -27,8 +27,8 @@ Options after -- go to Snakemake as they are, for example: ./run_all.sh -- --dry
 
 PROFILE = """smoke: plumbing only; quick: real data, shortened; paper: the thesis's setting; auto (default): paper with
 a GPU, else quick, and smoke on synthetic data"""
-DATA = """auto (default) looks at FER2013_DATA, data/, Kaggle, and falls back to drawn faces; PATH is a zip, a folder or
-a CSV"""
+DATA = """auto (default) takes the data of the run in --out, else looks at FER2013_DATA, data/, Kaggle, and falls back
+to drawn faces; PATH is a zip, a folder or a CSV"""
 
 
 def make_parser():

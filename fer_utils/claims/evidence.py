@@ -165,9 +165,11 @@ class Evidence:
         weights = "weights" in kinds and not scratch
         # The profile `paper` takes no other data than the known ones.
         other_data = "data" in kinds or (bool(self.fingerprint) and not self.fingerprint.get("known"))
-        before = ["the known FER2013 in data/"] * other_data + ["Keras's ImageNet weights within reach"] * weights
-        said = "; ".join(f"{listed(labels)}: {text}" for text, labels in groups.items())
         fresh = bool(kinds & {"shortened", "settings"})
+        before = ["the known FER2013 in data/"] * other_data + ["Keras's ImageNet weights within reach"] * weights
+        if weights and not (fresh or other_data) and self.run.plan.get("profile") == "paper":
+            before.append("these models' folders deleted")  # else they count as done
+        said = "; ".join(f"{listed(labels)}: {text}" for text, labels in groups.items())
         what = command(self.run, names, profile="paper", data="auto" if other_data else None, fresh=fresh)
         return f"{said}; needs {listed(before)}{', then ' if before else ''}{what}"
 

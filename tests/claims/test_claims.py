@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,7 @@ from fer_utils.claims.legend import (
 from fer_utils.claims.marks import AUGMENTATION, CHOICES, DROPOUT, collapsed
 from fer_utils.constants import CLASSES
 from fer_utils.findings import results, statistics
+from fer_utils.paths import project_root
 
 SCRATCH, IMAGENET = "from scratch", "ImageNet weights"
 BY_ID = {claim.id: claim for claim in claims.load_claims()}
@@ -327,8 +329,10 @@ def test_a_paper_run_without_weights_judges_all_but_the_pretrained_reading_and_t
     assert open_["id"].tolist() == ["S03", "S05", "S10", "S14", "S19", "L01", "L02", "L03", "L04"]
     reason = table.set_index(["id", "reading"]).reason["F02", IMAGENET]
     assert reason == (
-        "ResNet-50: not trained from ImageNet weights (no network); needs Keras's ImageNet weights within reach, then "
-        "./run_all.sh --profile paper --models traditional_cnn,resnet50,vgg16,mobilenet_v3"
+        "ResNet-50: not trained from ImageNet weights (no network); needs Keras's ImageNet weights within reach and "
+        "these models' folders deleted, then "
+        "./run_all.sh --profile paper --models traditional_cnn,resnet50,vgg16,mobilenet_v3 "
+        f"--out {os.path.relpath(tmp_path, project_root())}"
     )
 
 
