@@ -87,7 +87,7 @@ def draw(rows, images):
         axes[0].set_title(shown.capitalize(), loc="left", fontsize=9, fontweight="bold")
         for place, row in enumerate(found.to_dict("records")):
             face, bars = axes[2 * place : 2 * place + 2]
-            face.imshow(images[row["id"]], cmap="gray", vmin=0, vmax=255)
+            face.imshow(images[row["id"]], cmap="gray", vmin=0, vmax=255, interpolation="none")
             face.set_anchor("N")  # below the title, which is wider than the image
             colours = {row["true"]: PALETTE[0], row["predicted"]: PALETTE[3]}
             values = [row[name] for name in PROBABILITY_COLUMNS]

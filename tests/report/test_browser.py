@@ -103,6 +103,14 @@ def test_tables_sort_and_the_contents_mark_the_place(page):
     assert page.locator(".page-side [aria-current]").count() == 1
 
 
+def test_print_shows_each_claim_and_the_contents_and_no_code(page):
+    page.emulate_media(media="print")
+    assert (
+        page.locator("#claim-F01 summary").is_visible() and not page.locator("#claim-F01 details p").first.is_visible()
+    )
+    assert page.locator(".page-contents nav > ol").is_visible() and not page.locator(".page-source").first.is_visible()
+
+
 @pytest.mark.parametrize("page", [1300, 390], indirect=True)
 def test_it_is_accessible_and_no_wider_than_its_window(page):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
