@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from planted import changed, plant_model, planted_record
+from planted import changed, plant_model, planted_record, read_model
 
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
 from fer_utils.data.dataset import load
 from fer_utils.errors import ResultsError
 from fer_utils.findings import faces
-from fer_utils.findings.results import Run, read_model
+from fer_utils.findings.results import Run
 
 
 def predicted(ids, guesses, sure):
