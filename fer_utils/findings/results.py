@@ -352,7 +352,9 @@ def command(run, models=(), *, seeds=(), profile=None, data=None, fresh=False, *
         kept |= {"out": None, "profile": profile or planned, "data": data or kept["data"]}
         settings = {}
     elif run.plan:
-        kept |= {"out": portable(run.folder.absolute()), "profile": planned, "data": None}
+        # Nothing is trained in a published set: who has none of its run makes one of his own.
+        out = None if run.plan.get("published") else portable(run.folder.absolute())
+        kept |= {"out": out, "profile": planned, "data": None}
     kept["data"] = None if kept["data"] == "auto" else kept["data"]
     seeds = sorted(set(seeds or (training.seed for training in run.trainings)))
     kept["models"] = ",".join(dict.fromkeys([*(training.model for training in run.trainings), *models]))

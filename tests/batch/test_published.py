@@ -66,7 +66,7 @@ def test_the_published_set_is_a_run_folder_in_small(project):
     folder = project / "figures"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"README.md", "SHA256SUMS", "claims.csv", "plan.json", "report.html", "dataset/images.parquet"} <= names
-    assert {"figures/fig-E1-reliability.svg", "figures/table-E5-mcnemar.csv"} <= names
+    assert {"figures/fig-E3-reliability.svg", "figures/table-E7-mcnemar.csv"} <= names
     assert "figures/fig-3.2-class-distribution.csv" in names
     assert not [name for name in names if re.search(r"9\.9|ipynb|keras|\.lock|\.training", name)]
     assert not list(project.glob(".figures*"))
@@ -110,7 +110,7 @@ def test_a_published_set_is_verified(project, capsys):
 
 def test_what_was_changed_by_hand_is_named(project, tmp_path, monkeypatch):
     folder = shutil.copytree(project / "figures", tmp_path / "figures")
-    table = folder / "figures" / "table-E7-threshold.csv"
+    table = folder / "figures" / "table-E9-threshold.csv"
     rows = pd.read_csv(table, dtype=str)
     was = rows.at[1, "recall"]
     rows.loc[1, "recall"] = "0.99"
@@ -144,8 +144,8 @@ def test_what_was_changed_by_hand_is_named(project, tmp_path, monkeypatch):
     def told(*words):
         return [text for text in texts if all(word in text for word in words)]
 
-    assert told("table-E7-threshold.csv", "changed since it was published")
-    assert told("table-E7-threshold.csv: row 2 (resnet50, ResNet-50), recall", f"published 0.99, recomputed {was}")
+    assert told("table-E9-threshold.csv", "changed since it was published")
+    assert told("table-E9-threshold.csv: row 2 (resnet50, ResNet-50), recall", f"published 0.99, recomputed {was}")
     assert told("claims.csv: row 1 (D01", f"verdict: published better, recomputed {judged}")
     assert told("traditional_cnn/seed-0/predictions.parquet", f"row {row} ({predictions.at[row, 'id']})")
     assert len([text for text in texts if "was changed by hand" in text]) == 1
@@ -153,7 +153,7 @@ def test_what_was_changed_by_hand_is_named(project, tmp_path, monkeypatch):
     assert told("traditional_cnn/seed-0/metrics.json", "best.private.")
     assert not told("traditional_cnn/seed-0/metrics.json", "best.public.per_class.happy")
     assert told("extra.csv", "not published")
-    files = ("extra.csv", "claims.csv", "figures/table-E7", "traditional_cnn/seed-0/predictions")
+    files = ("extra.csv", "claims.csv", "figures/table-E9", "traditional_cnn/seed-0/predictions")
     assert all(text.startswith((*files, "traditional_cnn/seed-0/metrics", "README.md")) for text in texts)
 
 

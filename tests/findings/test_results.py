@@ -146,6 +146,9 @@ def test_a_command_goes_to_the_runs_folder_with_its_options(tmp_path, monkeypatc
     assert command(run, seeds=(2,), profile="paper") == beside + other
     same = planned(tmp_path / "b", made, profile="paper")
     assert "--out '~/b'" in command(same, profile="paper") and "--out" not in command(same, profile="paper", fresh=True)
+    # A published set holds no networks to go on with, so that its reader makes a run of his own.
+    public = planned(tmp_path / "c", made, profile="quick", published="2026-11-28T00:00:00Z")
+    assert command(public).startswith("./run_all.sh --profile quick --models") and "--out" not in command(public)
 
 
 def test_a_path_in_a_command_holds_from_the_projects_root(tmp_path, monkeypatch):
