@@ -8,6 +8,7 @@ in `.training/` and is no output, because Snakemake deletes outputs before it ru
     dataset, methods, each model  ->  findings  ->  audit  ->  report
 """
 
+import functools
 import json
 import os
 import sys
@@ -19,14 +20,19 @@ from fer_utils.provenance import FINDINGS_CODE, code_hash
 
 configfile: "plan.json"
 
-# This process ends when the run does, its jobs when this process does.
-LOCK = processes.join(Path.cwd(), lambda: os._exit(1))
+# This process ends when the run does, its jobs when this process does. A rehearsal belongs to no run.
+if processes.VARIABLE in os.environ:
+    processes.interrupt_once()
+    LOCK = processes.join(Path.cwd(), lambda: processes.interrupt_this(30))
 
 PYTHON = sys.executable
 ROOT = Path(workflow.basedir)
 NOTEBOOKS = ROOT / "notebooks"
 CHAPTERS = {chapter: NOTEBOOKS / name for chapter, name in CHAPTERS.items()}
 PLAN = {(entry["model"], str(entry["seed"])): entry for entry in config["models"]}
+
+# A fifth of a second, once for each notebook and not for each seed.
+model_code = functools.cache(code_hash)
 
 MODEL_FILES = ["history.csv", "predictions.parquet", "predictions_last.parquet", "metrics.json"]
 MODEL_FILES += ["architecture.json", "summary.txt", "run.json"]
@@ -49,6 +55,11 @@ PUBLISHED = ROOT / "figures" / "SHA256SUMS"
 # What findings and audit read.
 RUN_FILES = [path for name in MODEL_FILES for path in finished(name)]
 RUN_FILES += ["dataset/dataset.json"] if Path("dataset/dataset.json").exists() else []
+
+
+# With --cluster the trainings go to the nodes.
+localrules:
+    models, dataset, methods, findings, audit, report,
 
 
 wildcard_constraints:
@@ -96,13 +107,16 @@ rule model:
     params:
         parameters=lambda wildcards: json.dumps(PLAN[wildcards.model, wildcards.seed]["parameters"], sort_keys=True),
         data=config["data_sha256"],
-        code=lambda wildcards: code_hash(NOTEBOOKS / PLAN[wildcards.model, wildcards.seed]["notebook"]),
-    threads: max(1, workflow.cores // config["jobs"])
+        code=lambda wildcards: model_code(NOTEBOOKS / PLAN[wildcards.model, wildcards.seed]["notebook"]),
+    # As planned: this file is read again on the node, which has other cores.
+    threads: lambda wildcards: PLAN[wildcards.model, wildcards.seed]["threads"]
     resources:
         # `--jobs` slots in all: cores divided by jobs may leave a remainder that another job would fit into.
         slot=1,
+        runtime=lambda wildcards: PLAN[wildcards.model, wildcards.seed]["minutes"],
+        **config["request"],
     shell:
-        "{PYTHON:q} -m fer_utils.batch.job {wildcards.model} {wildcards.seed} --threads {threads}"
+        "{PYTHON:q} -m fer_utils.batch.job {wildcards.model} {wildcards.seed}"
 
 
 rule findings:

@@ -26,7 +26,25 @@ find_python() {
     "Install one of them, or name it: PYTHON=/path/to/python3.12 ./run_all.sh"
 }
 
-has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+# What --cluster names: the nodes decide, and not the machine on which this is called.
+cluster="" before=""
+for word in "$@"; do
+  case "$before $word" in
+    *" --") break ;;
+    *" --cluster="*) cluster="${word#*=}" ;;
+    "--cluster "*) cluster="$word" ;;
+  esac
+  before="$word"
+done
+
+has_gpu() {
+  case "$cluster" in
+    "") command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU ;;
+    *:*) sinfo --noheader --format='%P %G' 2>/dev/null | grep -q "^${cluster#*:}\*\? .*gpu" ;;
+    # The default partition has a star.
+    *) sinfo --noheader --format='%P %G' 2>/dev/null | grep -q '^[^ ]*\* .*gpu' ;;
+  esac
+}
 
 # A home shared between machines with and without a GPU has an environment for each.
 if has_gpu; then

@@ -5,11 +5,15 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 #: How the names of unfinished files' folders end.
 UNFINISHED = ".unfinished"
+
+#: Seconds without a sign of life after which a writer, perhaps on another host, is taken to be gone.
+SILENCE = 60
 
 
 @contextmanager
@@ -58,13 +62,24 @@ def flush(path):
         os.close(descriptor)
 
 
+def clock(folder):
+    """Return the time by the clock that stamps the files of a folder, which on a network is another machine's."""
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
+    return time.time()
+
+
 def remove_unfinished(folder):
     """Remove what processes that were killed left of files that they were writing, here and below.
 
-    Only for one who knows that nobody is writing there.
+    What changed within the last `SILENCE` seconds stays: someone on another host may be writing it, and locks may be
+    known on their own host only.
     """
     for path in Path(folder).rglob(f".*{UNFINISHED}"):
-        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            changed = max(entry.stat().st_mtime for entry in (path, *path.iterdir()))
+            if clock(folder) - changed >= SILENCE:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def write_text(path, text, durable=True):

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import psutil
 
 from fer_utils.batch import processes
@@ -42,6 +43,9 @@ STOPPING = threading.Event()
 
 #: The kernel's sockets while it runs.
 SOCKETS = contextlib.ExitStack()
+
+#: Seconds to wait for the lock that the kernel of a failed notebook held.
+KERNEL_END = 5
 
 #: The longest path of a socket that every system takes, less what Jupyter adds to the name.
 SOCKET_PATH = 90
@@ -140,16 +144,25 @@ def run_chapter(plan, out, chapter):
     return True
 
 
-def run_model(plan, out, entry, threads):
+def is_trained(state):
+    """Whether a process holds the training's lock: another one than this job's kernel, which has ended or is ending."""
+    try:
+        with filelock.FileLock(state / "lock", timeout=KERNEL_END):
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:  # a full disk
+        return False
+
+
+def run_model(plan, out, entry):
     """Execute a model's notebook; if it fails, leave a record of why and return False."""
     name, place = f"{entry['label']} (seed {entry['seed']})", f"{entry['model']}/seed-{entry['seed']}"
     state, result, work = out / ".training" / place, out / place, out / ".training" / place / "notebook.ipynb"
     failed = out / "failed" / f"{place.replace('/', '-')}.json"
     for path in (failed, state / "progress.json"):
         path.unlink(missing_ok=True)
-    # Another number of jobs at once is no reason to go on with another number of threads.
-    begun = any(state.glob("state-*/state.json")) and read_json(state / "resolved.json").get("threads")
-    parameters = entry["parameters"] | {"out": str(out), "threads": entry["parameters"]["threads"] or begun or threads}
+    parameters = entry["parameters"] | {"out": str(out), "threads": entry["threads"]}
     say(f"{name}: begins")
     started = time.monotonic()
     try:
@@ -159,6 +172,10 @@ def run_model(plan, out, entry, threads):
         execute(source, result / "notebook.ipynb", parameters, plan["kernel"], work)
     except Exception as error:
         message = describe(error)
+        if is_trained(state):
+            # Its files, and how it ends, are the matter of the process that trains it.
+            say(f"{name}: left alone, another process is training it: {message}")
+            return False
         traceback = plain("\n".join(getattr(error, "traceback", None) or [str(error)]))
         shutil.rmtree(result, ignore_errors=True)
         record = {key: entry[key] for key in ("model", "seed", "label", "notebook")}
@@ -188,7 +205,6 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m fer_utils.batch.job", description=__doc__)
     parser.add_argument("name", help=f"{', '.join(CHAPTERS)}, or a model of the plan")
     parser.add_argument("seed", nargs="?", type=int)
-    parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: stop(128 + number))
@@ -199,7 +215,7 @@ def main(arguments=None):
         return 0 if run_chapter(plan, out, options.name) else 1
     entry = next(e for e in plan["models"] if (e["model"], e["seed"]) == (options.name, options.seed))
     locks.append(processes.take_gpu(out, plan.get("gpus", 0)))
-    return 0 if run_model(plan, out, entry, options.threads) else 1
+    return 0 if run_model(plan, out, entry) else 1
 
 
 if __name__ == "__main__":

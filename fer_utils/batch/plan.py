@@ -1,5 +1,8 @@
 """The plan of a run: which models, with which parameters, on which data, and how long that will take."""
 
+import itertools
+import math
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from fer_utils import provenance
+from fer_utils.batch import cluster
 from fer_utils.batch import config as configuration
 from fer_utils.data import dataset as datasets
 from fer_utils.data import splits
@@ -27,6 +31,12 @@ GPU_SPEED = 100
 
 #: Memory that a training may take, in GiB: about that of VGG-16's kernel. A job beyond what is free ends the others.
 JOB_MEMORY = 2.5
+
+#: What a training asks of a cluster's node: threads, where ``--set threads`` does not say, and memory in MB.
+NODE_THREADS, NODE_MEMORY = 4, 6000
+
+#: How many times as long as estimated a node may take before SLURM ends the job, and the least that is asked for.
+SLOWER, LEAST_MINUTES = 3, 30
 
 #: Seconds that a notebook takes beside training and predicting: starting, building the network, saving.
 OVERHEAD = 20
@@ -142,15 +152,15 @@ def make_plan(options, command, on_message=print):
     """Return the content of ``plan.json`` and the run folder; FerError if options, configuration or data do not fit."""
     config = configuration.read_config()
     models = configuration.choose_models(config, options.models)
-    if not re.fullmatch(r"\d+(,\d+)*", options.seeds):
-        raise ConfigError(f"--seeds {options.seeds}: expected whole numbers, 0 or more, with commas: 0,1,2")
-    seeds = list(dict.fromkeys(int(seed) for seed in options.seeds.split(",")))
+    seeds = read_seeds(options.seeds)
     profiles = config["profiles"]
     if options.profile not in (*profiles, "auto"):
         raise ConfigError(f"--profile {options.profile}: unknown; config.yaml has {', '.join(profiles)}; or auto")
     if options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs}: expected 1 or more")
     check_kernel(options.kernel)
+    scheduler, partition = cluster.parse(options.cluster) if options.cluster else (None, None)
+    elsewhere = options.elsewhere or bool(scheduler)
     notebooks = dict.fromkeys(config["models"][model]["notebook"] for model in models)
     broken = configuration.broken_notebooks(notebooks)
     for error in broken.values():
@@ -161,7 +171,12 @@ def make_plan(options, command, on_message=print):
 
     out = Path(options.out).expanduser().absolute() if options.out else None
     dataset = choose_data(options, out, on_message)
-    gpus = count_gpus()
+    gpus = int(cluster.has_gpus(partition)) if scheduler else count_gpus()
+    if scheduler and (seconds := cluster.forgets()) and seconds <= cluster.LONGEST_LOOK:
+        on_message(
+            f"*** SLURM forgets an ended job after {seconds} s, before Snakemake may have seen its end. "
+            "With accounting, add: -- --slurm-status-command sacct"
+        )
     fingerprint = dataset.fingerprint
     profile, why = choose_profile(options.profile, fingerprint["variant"] == "synthetic", gpus > 0)
     on_message(f"Profile: {profile} ({why}): {profiles[profile]['about']}")
@@ -170,22 +185,25 @@ def make_plan(options, command, on_message=print):
     seen = seen_speeds(project_root() / "results", device)
     costs = {entry["notebook"]: entry["cost"] for entry in config["models"].values() if "cost" in entry}
     entries = []
+    name = "-".join([profile, data_name(fingerprint), *(f"{key}={value}" for key, value in sorted(settings.items()))])
+    out = out or project_root() / "results" / re.sub(r"[^\w.,=+-]", "_", name)
+    share = NODE_THREADS if scheduler else max(1, max(os.cpu_count(), options.jobs) // options.jobs)
     for model in models:
         entry = config["models"][model]
         planned = {"model": model, "label": entry["label"], "notebook": entry["notebook"]}
         if error := broken.get(entry["notebook"]):  # its job fails with this, the others are not touched
-            planned |= {"parameters": {"threads": 0}, "estimate": 0, "error": error}
+            planned |= {"parameters": {}, "threads": 1, "estimate": 0, "minutes": LEAST_MINUTES, "error": error}
             entries += [planned | {"seed": seed} for seed in seeds]
             continue
         parameters = configuration.resolve_parameters(config, profile, model, settings)
         cost = entry.get("cost") or costs.get(entry["notebook"], COST)
         guess = cost / 1000 / (GPU_SPEED if gpus else 1)
         speed = seen.get(model) or seen.get(entry["notebook"]) or guess
+        seconds = round(estimate(parameters, dataset, speed), 1)
         for seed in seeds:
             own = {"seed": seed, "parameters": parameters | {"seed": seed, "data": data_path(dataset)}}
-            entries.append(planned | own | {"estimate": round(estimate(parameters, dataset, speed), 1)})
-    name = "-".join([profile, data_name(fingerprint), *(f"{key}={value}" for key, value in sorted(settings.items()))])
-    out = out or project_root() / "results" / re.sub(r"[^\w.,=+-]", "_", name)
+            own["threads"] = parameters["threads"] or begun_threads(out, model, seed) or share
+            entries.append(planned | own | {"estimate": seconds, "minutes": request_minutes(seconds)})
     plan = {
         "profile": profile,
         "about": profiles[profile]["about"],
@@ -199,21 +217,53 @@ def make_plan(options, command, on_message=print):
         "protocol": "/".join(sorted({entry["parameters"]["protocol"] for entry in entries if "error" not in entry})),
         "kernel": options.kernel,
         "jobs": options.jobs,
+        "cluster": scheduler,
+        "elsewhere": elsewhere,
+        # What a training asks of a node, beside its threads and minutes.
+        "request": request(partition, gpus) if scheduler else {},
         # Another machine's jobs are not this one's business.
-        "gpus": 0 if options.elsewhere else gpus,
-        "at_once": options.jobs if options.elsewhere else jobs_at_once(options.jobs, gpus, on_message),
+        "gpus": 0 if elsewhere else gpus,
+        "at_once": options.jobs if elsewhere else jobs_at_once(options.jobs, gpus, on_message),
         "models": entries,
     }
     check_folder(out, plan)
-    total = sum(entry["estimate"] for entry in entries)
+    # On one machine the jobs share it.
+    total = sum(entry["estimate"] for entry in entries) / (options.jobs if elsewhere else 1)
     basis = "from earlier runs here" if seen else "a guess: no run was timed here yet"
     labels = ", ".join(dict.fromkeys(entry["label"] for entry in entries))
-    on_message(f"Models: {labels}; seeds {', '.join(map(str, seeds))}; on the {device}")
+    on_message(f"Models: {labels}; seeds {options.seeds}; on the {device}{' of nodes' if elsewhere else ''}")
     on_message(f"Time: about {duration(total + 60)} if nothing of it is done yet ({basis})")
-    for entry in entries:
-        on_message(f"  {entry['label']} (seed {entry['seed']}): {entry.get('error') or duration(entry['estimate'])}")
+    for entry in entries[:: len(seeds)]:
+        each = " for each seed" if len(seeds) > 1 else ""
+        on_message(f"  {entry['label']}: {entry.get('error') or duration(entry['estimate']) + each}")
     on_message(f"Run folder: {out}")
     return plan | {"command": command, "created": provenance.now(), "git": provenance.git()}, out
+
+
+def read_seeds(text):
+    """Return the seeds of ``--seeds``: whole numbers and ranges, with commas."""
+    parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in text.split(",")]
+    ranges = [range(int(part[1]), int(part[2] or part[1]) + 1) for part in parts if part]
+    if not all(parts) or not all(ranges):
+        raise ConfigError(f"--seeds {text}: expected whole numbers, 0 or more, with commas, or a range: 0,1,2 or 0-99")
+    return list(dict.fromkeys(itertools.chain(*ranges)))
+
+
+def begun_threads(out, model, seed):
+    """Return the number of threads that a training has begun with and so goes on with, or None."""
+    state = out / ".training" / model / f"seed-{seed}"
+    return read_object(state / "resolved.json")[0].get("threads") if any(state.glob("state-*/state.json")) else None
+
+
+def request_minutes(seconds):
+    """Return the minutes to ask of a node for a training that is estimated to take some seconds."""
+    return max(LEAST_MINUTES, math.ceil(SLOWER * seconds / 60))
+
+
+def request(partition, gpus):
+    """Return what a training asks of a node, as resources of Snakemake."""
+    asked = {"mem_mb": NODE_MEMORY} | ({"gpu": 1} if gpus else {})
+    return asked | ({"slurm_partition": partition} if partition else {})
 
 
 def check_folder(out, plan):

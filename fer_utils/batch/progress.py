@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from fer_utils.findings.results import read_object, read_run
 from fer_utils.words import duration
 
-#: Seconds between two looks at the trainings' progress.
-INTERVAL = 1.0
+#: Seconds between two looks at the trainings' progress, and where it comes from other machines.
+INTERVAL, INTERVAL_ELSEWHERE = 1.0, 10.0
 
 #: Seconds after which a log shows a sign of life although no epoch was finished.
 BEAT = 60
@@ -76,11 +76,21 @@ class Reporter:
     """Reports the progress of the run in a folder while a ``with`` block runs.
 
     Where it is `live` it draws bars, and whatever else goes to the terminal must be printed by this process.
+
+    Parameters
+    ----------
+    out : Path
+    console : rich.console.Console, optional
+    elsewhere : bool
+        Whether the jobs are on other machines, so that what they print is not seen here.
+    queue : callable, optional
+        Returns a line on the jobs that wait for a machine.
     """
 
-    def __init__(self, out, console=None):
+    def __init__(self, out, console=None, elsewhere=False, queue=None):
         console = console or Console()
         self.out, self.live = out, console.is_terminal
+        self.elsewhere, self.queue, self.queued, self.known = elsewhere, queue, "", {}
         columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}")
         self.bars = Progress(*columns, console=console, transient=True, disable=not self.live)
         self.tasks, self.said = {}, {}
@@ -99,8 +109,32 @@ class Reporter:
 
     def watch(self):
         """Look at the run until the block ends."""
-        while not self.over.wait(INTERVAL):
-            (self.draw if self.live else self.log)(read_run(self.out))
+        if self.elsewhere:
+            self.tell(read_run(self.out))
+        while not self.over.wait(INTERVAL_ELSEWHERE if self.elsewhere else INTERVAL):
+            run = read_run(self.out)
+            if self.elsewhere:
+                self.tell(run)
+            (self.draw if self.live else self.log)(run)
+        if self.elsewhere:
+            self.tell(read_run(self.out))
+
+    def tell(self, run):
+        """Say what the jobs on other machines would have said here since the last look, and how many wait."""
+        progress = running(run)
+        states = {}
+        for training in run.trainings:
+            key = training.model, training.seed
+            states[key] = name_of(training), outcome(training, "begins" if key in progress else "")
+        # What was there at the first look is no news.
+        for key, (name, text) in states.items() if self.known else ():
+            if text and self.known[key][1] != text:
+                say(f"{name}: {text}")
+        self.known = states
+        queued = self.queue() if self.queue else ""
+        if queued and queued != self.queued:
+            self.queued = queued
+            say(queued)
 
     def draw(self, run):
         """Update a bar for each training at work and one for the run."""
@@ -129,6 +163,16 @@ class Reporter:
                 done, seconds = left(run)
                 whole = ", ".join(filter(None, [f"whole run {done:.0%}", time_left(seconds)]))
                 say(f"{name_of(training)}: {text}; {whole}")
+
+
+def outcome(training, otherwise=""):
+    """Say how a training ended, or something else if it has not."""
+    if training.failure:
+        return f"FAILED: {training.failure['error']}"
+    if not training.finished:
+        return otherwise
+    times, accuracy = training.record["times"], training.metrics["best"]["test"]["accuracy"]
+    return f"done in {duration(times['train_seconds'] + times['evaluate_seconds'])}, test accuracy {accuracy:.3f}"
 
 
 def time_left(seconds):

@@ -4,7 +4,6 @@ import argparse
 import errno
 import itertools
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -16,34 +15,25 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fer_utils.batch import processes, verify
+from fer_utils.batch import processes, verify, workflow
 from fer_utils.batch.cli import make_parser
 from fer_utils.batch.plan import make_plan
-from fer_utils.batch.progress import Reporter, name_of
+from fer_utils.batch.progress import name_of
 from fer_utils.batch.published import publish, refuse
+from fer_utils.batch.workflow import PATIENCE, Stopped
 from fer_utils.errors import ConfigError, FerError
-from fer_utils.files import remove_unfinished, write_json
+from fer_utils.files import SILENCE, remove_unfinished, write_json
 from fer_utils.findings import runs
-from fer_utils.findings.results import read_run
+from fer_utils.findings.results import read_object, read_run
 from fer_utils.paths import project_root
 from fer_utils.words import duration, listed
 
-#: Seconds to wait for the processes of a run that was killed; they look for it twice a second.
-PATIENCE = 60
 
+def hold(out, on_cluster=False):
+    """Lock the run folder, end what is left of a run that was killed, and remove its unfinished files.
 
-class Stopped(BaseException):
-    """The run, or its Snakemake, was ended by a signal."""
-
-    def __init__(self, number, who="It"):
-        super().__init__(f"{who} was stopped by {signal.Signals(number).name}.")
-        self.status = 128 + number
-
-
-def hold(out):
-    """Lock the run folder, wait for what is left of a run that was killed, and remove its unfinished files.
-
-    Returns the lock, which the system releases when this process ends; ConfigError if another run is at work there.
+    Returns the lock, which the system releases when this process ends; ConfigError if another run is at work there, or
+    SLURM does not say whether jobs of one are.
     """
     out.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(out / ".lock", timeout=0)
@@ -51,6 +41,21 @@ def hold(out):
         lock.acquire()
     except filelock.Timeout:
         raise ConfigError(f"{out}: another run is at work in this folder; wait for it or give another --out") from None
+    if host := processes.owner_elsewhere(out):
+        raise ConfigError(
+            f"{out}: another run is at work in this folder, on {host}; wait for it or give another --out. If it was "
+            f"killed, call again in {SILENCE} seconds"
+        )
+    # Before anything is removed: what an earlier call left in the queue. It ends by itself once the folder is ours.
+    earlier = (out / processes.OWNER).exists() and read_object(out / "plan.json")[0].get("cluster")
+    processes.own(out)
+    if on_cluster or earlier:
+        try:
+            workflow.cancel(out)
+        except ConfigError as error:
+            if on_cluster:
+                raise
+            print(f"*** {error}\n*** Jobs of an earlier call that are still at work end by themselves.")
     if not processes.wait_for_others(out, PATIENCE):
         raise ConfigError(f"{out}: jobs of a run that is gone are still at work in this folder; end them or wait")
     remove_unfinished(out)
@@ -67,40 +72,6 @@ def replace_home(out):
             folder = out / ".home" / variable.lower()
             folder.mkdir(parents=True, exist_ok=True)
             os.environ[variable] = str(folder)
-
-
-def snakemake(out, rules, plan, extra=()):
-    """Call Snakemake in the run folder for some rules, report the progress and return the exit status."""
-    base = [sys.executable, "-m", "snakemake", "--snakefile", str(project_root() / "Snakefile")]
-    base += ["--directory", str(out), "--cores", str(max(os.cpu_count(), plan["jobs"]))]
-    locks = out / ".snakemake" / "locks"
-    if locks.is_dir() and any(locks.iterdir()):
-        # We hold the folder, so that whoever left these is gone.
-        subprocess.run([*base, "--unlock"], capture_output=True, check=True)
-    command = [*base, *rules, "--resources", f"slot={plan['at_once']}", "--keep-going", "--rerun-incomplete", *extra]
-    # The jobs' own lines go to the terminal; what Snakemake says about them is kept for when something fails.
-    with open(out / "snakemake.log", "ab") as log, Reporter(out) as reporter:
-        start = log.tell()
-        pipe = subprocess.PIPE if reporter.live else None
-        process = subprocess.Popen(command, stderr=log, stdout=pipe, text=True, errors="replace")
-        try:
-            for line in process.stdout or ():
-                print(line, end="")
-            status = process.wait()
-        finally:
-            # Where this process is stopped, the jobs end with Snakemake; by itself it would wait for them.
-            process.kill()
-            process.wait()
-            if process.returncode < 0:
-                processes.wait_for_others(out, PATIENCE)
-    if status < 0:
-        raise Stopped(-status, "Snakemake")
-    if status and not read_run(out).failures:
-        said = (out / "snakemake.log").read_bytes()[start:].decode(errors="replace")
-        errors = [line for line in said.splitlines() if re.search(r"error|exception", line, re.IGNORECASE)]
-        lines = [f"Snakemake ended with status {status}:", *errors[:5], f"All of it: {out / 'snakemake.log'}"]
-        print(*lines, sep="\n  ")
-    return status
 
 
 def close(out, publishing, failed, status=0):
@@ -208,12 +179,14 @@ def make_run(arguments):
     own = list(itertools.takewhile(lambda word: word != "--", arguments))
     extra = arguments[len(own) + 1 :]
     options = make_parser().parse_args(own)
-    options.elsewhere = any(word.startswith(("--executor", "-e")) for word in extra)
+    extra, options.elsewhere, dry = workflow.read_options(extra)
     command = shlex.join(["./run_all.sh", *own])
     plan, out = make_plan(options, command, on_message=lambda line: print(line, flush=True))
     if options.publish:
         refuse(plan)
-    lock = hold(out)
+    if dry:
+        return workflow.rehearse(out, plan, extra)
+    lock = hold(out, on_cluster=bool(plan["cluster"]))
     write_json(out / "plan.json", plan)
     for entry in plan["models"]:
         # What failed is tried again, and how far it had come says nothing of how far it is now.
@@ -223,8 +196,9 @@ def make_run(arguments):
     # the report is made over what the first call left.
     run = read_run(out)
     complete = len(run.models) == len(run.trainings)
-    status = snakemake(out, ["models", "report"] if complete else ["models"], plan, extra)
-    failed = False if complete and not status else snakemake(out, ["report"], plan, extra)
+    status = workflow.run_rules(out, ["models", "report"] if complete else ["models"], plan, extra)
+    here = plan | {"cluster": None, "elsewhere": False}
+    failed = False if complete and not status else workflow.run_rules(out, ["report"], here, extra)
     status = close(out, options.publish, failed, status)
     lock.release()
     return status

@@ -251,7 +251,9 @@ class Run:
 def read_training(folder, model, seed, label=None, failure=None):
     """Read one training's folder: a ModelResult if it finished, else a Training that says why not."""
     record, problem = read_object(folder / "run.json")
-    if record and not failure:
+    if record:
+        # The last file of a training that ended well, so that a failure is an older one.
+        failure = None
         lacking = [name for name in RECORD_ENTRIES if name not in record]
         missing = [name for name in MODEL_FILES if not (folder / name).exists()]
         if lacking or missing:

@@ -187,6 +187,8 @@ def test_a_later_layer_of_parameters_wins(monkeypatch):
         (["--models", ","], "unknown choice"),
         (["--seeds", "0,x"], "expected whole numbers"),
         (["--seeds", "-1"], "expected whole numbers"),
+        (["--seeds", "3-1"], "expected whole numbers"),
+        (["--cluster", "pbs"], "expected slurm or slurm:PARTITION"),
         (["--profile", "fast"], "config.yaml has smoke, quick, paper; or auto"),
         (["--jobs", "0"], "expected 1 or more"),
         (["--set", "dropuot=1"], "expected NAME=VALUE with one of these names: .*dropout"),

@@ -51,6 +51,7 @@ def test_the_jobs_of_a_run_that_is_gone_are_waited_for(tmp_path):
     with subprocess.Popen([sys.executable, "-c", JOB_THAT_ENDS, str(tmp_path)], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         (tmp_path / ".run.json-abc.unfinished").mkdir()
+        os.utime(tmp_path / ".run.json-abc.unfinished", (0, 0))
         assert not processes.wait_for_others(tmp_path, seconds=0.2)
         run.hold(tmp_path).release()
         assert (tmp_path / "last act").exists() and not (tmp_path / ".run.json-abc.unfinished").exists()
@@ -218,9 +219,9 @@ def run_notebook(tmp_path, monkeypatch):
         notebook.cells[0].metadata.tags = ["parameters"]
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python", "language": "python"}
         nbformat.write(notebook, tmp_path / "notebooks" / "tiny.ipynb")
-        entry = {"model": "tiny", "seed": 0, "label": "Tiny", "notebook": "tiny.ipynb", "parameters": {"threads": 1}}
+        entry = {"model": "tiny", "seed": 0, "label": "Tiny", "notebook": "tiny.ipynb", "parameters": {}, "threads": 1}
         (out / "tiny" / "seed-0").mkdir(parents=True, exist_ok=True)
-        ended = jobs.run_model({"kernel": "python3"}, out, entry | planned, 1)
+        ended = jobs.run_model({"kernel": "python3"}, out, entry | planned)
         failed = out / "failed" / "tiny-seed-0.json"
         return ended, json.loads(failed.read_text()) if failed.exists() else None
 

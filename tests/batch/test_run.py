@@ -171,7 +171,7 @@ def test_what_goes_on_to_snakemake_is_not_recorded(monkeypatch):
         raise ConfigError("enough")
 
     monkeypatch.setattr(run, "make_plan", make_plan)
-    assert run.main(["--jobs", "2", "--", "--executor", "x", "--x-token", "planted"]) == 2
+    assert run.main(["--jobs", "2", "--", "--executor", "slurm", "--slurm-reservation", "planted"]) == 2
     assert recorded == [("./run_all.sh --jobs 2", True)]
 
 

@@ -81,6 +81,17 @@ def test_a_gpu_gets_an_environment_of_its_own(shell):
     assert "/.venv-gpu" in log and "requirements-gpu.txt" in log
 
 
+@pytest.mark.parametrize(
+    ("option", "gpu"),
+    [(["--cluster", "slurm"], False), (["--cluster", "slurm:big"], True), (["--cluster=slurm:big"], True),
+     (["--cluster", "slurm:mai"], False), (["--", "--cluster", "slurm:big"], False)],
+)  # fmt: skip
+def test_the_nodes_of_a_cluster_decide(shell, tmp_path, option, gpu):
+    write(tmp_path / "bin" / "sinfo", "#!/bin/sh\necho 'main* (null)\nbig gpu:a100:4(S:0-1)'\n")
+    _, log = shell(*option, pythons={"python3": "3.13"}, gpu=option == ["--cluster", "slurm"])
+    assert ("/.venv-gpu" in log) == gpu
+
+
 def test_the_tests_are_ruff_and_pytest(shell):
     _, log = shell("test", "-k", "some thing", pythons={"python3": "3.11"})
     asked = log.splitlines()[-3:]

@@ -1,6 +1,7 @@
 """What lies between two starts of a training: its states, and what its open requests came to."""
 
 import json
+import os
 import tracemalloc
 from types import SimpleNamespace
 
@@ -78,7 +79,12 @@ def test_a_file_emptied_by_a_crash_of_the_machine_is_noticed(tmp_path, damage):
 
 def test_an_unfinished_write_is_removed(tmp_path):
     state, _ = train(tmp_path, KEY, 1)
-    (state.folder / ".epoch-002.npz-abc.unfinished").mkdir()
+    folder = state.folder / ".epoch-002.npz-abc.unfinished"
+    folder.mkdir()
+    # Perhaps someone on another host is writing it.
+    TrainingState(tmp_path, KEY, 1)
+    assert folder.exists()
+    os.utime(folder, (0, 0))
     TrainingState(tmp_path, KEY, 1)
     assert not list(state.folder.glob(".*"))
 
