@@ -5,7 +5,7 @@ Snakemake there: first for the rule `models`, where one model's failure does not
 `report`, over whatever is there; for both at once where every training is there already. The state of a training lies
 in `.training/` and is no output, because Snakemake deletes outputs before it runs a rule again.
 
-    dataset, methods, each model  ->  findings  ->  audit  ->  report
+    dataset, methods, each model  ->  findings, gradcam  ->  audit  ->  report
 """
 
 import functools
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fer_utils.batch import processes
 from fer_utils.batch.job import CHAPTERS
-from fer_utils.provenance import FINDINGS_CODE, code_hash
+from fer_utils.provenance import APART, FINDINGS_CODE, code_hash
 
 configfile: "plan.json"
 
@@ -59,7 +59,7 @@ RUN_FILES += ["dataset/dataset.json"] if Path("dataset/dataset.json").exists() e
 
 # With --cluster the trainings go to the nodes.
 localrules:
-    models, dataset, methods, findings, audit, report,
+    models, dataset, methods, findings, gradcam, audit, report,
 
 
 wildcard_constraints:
@@ -133,10 +133,22 @@ rule findings:
         "{PYTHON:q} -m fer_utils.batch.job findings"
 
 
+rule gradcam:
+    input:
+        RUN_FILES,
+    output:
+        "gradcam.json",
+    params:
+        code=code_hash(parts=APART),
+    shell:
+        "{PYTHON:q} -m fer_utils.training.gradcam"
+
+
 rule audit:
     input:
         CHAPTERS["audit"],
         "findings/notebook.ipynb",
+        "gradcam.json",
         RUN_FILES,
     output:
         "audit/notebook.ipynb",

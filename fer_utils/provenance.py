@@ -14,7 +14,7 @@ from fer_utils.paths import project_root
 TRAINING_CODE = ("constants.py", "metrics.py", "data", "training")
 
 #: What lies there and no training calls; the import contract holds it.
-APART = ("training/faces.py",)
+APART = ("training/faces.py", "training/gradcam.py")
 
 #: What the findings are made by, beside their notebooks and the run's files.
 FINDINGS_CODE = ("constants.py", "metrics.py", "words.py", "data", "findings", "claims", "report")
@@ -151,7 +151,8 @@ def code_hash(notebook=None, parts=TRAINING_CODE, package=Path(__file__).parent)
     code = notebook_code(notebook) if notebook else ""
     sha = hashlib.sha256(meaning(code).encode() if notebook else b"")
     files = [(path, package) for part in parts for path in files_of(package / part)]
-    files = [(path, root) for path, root in files if path.relative_to(root).as_posix() not in APART]
+    left_out = set(APART) - set(parts)
+    files = [(path, root) for path, root in files if path.relative_to(root).as_posix() not in left_out]
     if notebook:
         files += [(path, Path(notebook).parent) for path in modules_beside(code, Path(notebook).parent)]
     for path, root in files:

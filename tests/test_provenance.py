@@ -49,13 +49,15 @@ def test_tables_and_new_files_count(tmp_path):
     assert len({empty, first, provenance.code_hash(parts=["room"], package=tmp_path)}) == 3
 
 
-def test_what_no_training_calls_does_not_count(tmp_path):
+def test_what_no_training_calls_counts_only_where_it_is_named(tmp_path):
     (tmp_path / "training").mkdir()
-    for name in ("faces.py", "run.py"):
-        (tmp_path / "training" / name).write_text("x = 1\n")
+    for name in (*provenance.APART, "training/run.py"):
+        (tmp_path / name).write_text("x = 1\n")
     before = provenance.code_hash(package=tmp_path, parts=["training"])
-    (tmp_path / "training" / "faces.py").write_text("x = 2\n")
+    apart = provenance.code_hash(package=tmp_path, parts=provenance.APART)
+    (tmp_path / provenance.APART[-1]).write_text("x = 2\n")
     assert provenance.code_hash(package=tmp_path, parts=["training"]) == before
+    assert provenance.code_hash(package=tmp_path, parts=provenance.APART) != apart
     (tmp_path / "training" / "run.py").write_text("x = 2\n")
     assert provenance.code_hash(package=tmp_path, parts=["training"]) != before
 

@@ -23,8 +23,8 @@ from fer_utils.paths import project_root
 from fer_utils.provenance import now, prediction_lines
 from fer_utils.words import commit_text, device_text, duration, interval, listed, plural
 
-#: Figures and tables of the dataset's notebook, which needs the dataset; those of 06_methods are made again.
-OF_DATASET = re.compile(r"(fig|table)-(3\.|D)")
+#: Figures and tables that need the dataset: those of its notebook, and faces. Those of 06_methods are made again.
+OF_DATASET = re.compile(r"(fig|table)-(3\.|D)|fig-\w+-(faces|gradcam)\.")
 
 #: The notebooks that need the published files only.
 CHAPTERS = ("methods", "findings", "audit")
@@ -46,6 +46,7 @@ FILES = """\
 | `<model>/seed-<n>/predictions.parquet`, `predictions_last.parquet` | seven probabilities (float32, as predicted) of \
 each test image at the best and at the last epoch, and of the training images that show the same picture as a test \
 image; `check` is the CRC-32 of the row |
+| `gradcam.json` | where the best model looks on a few test images: the map of each |
 | `dataset/images.parquet` | hash and spread of the test images and of those that show the same picture |
 | `SHA256SUMS` | of every file |
 
@@ -99,6 +100,7 @@ def copy_inputs(run, target):
     plan["models"] = [{name: getattr(result, name) for name in names} for result in run.models]
     write_json(target / "plan.json", plan | {"kernel": "python3", "published": now()})
     copy_files(run.folder / "dataset", target / "dataset", lambda name: name == "dataset.json")
+    copy_files(run.folder, target, lambda name: name == "gradcam.json")
     copy_files(run.folder / "benchmarks", target / "benchmarks")
     same_picture = set()
     (target / "dataset").mkdir(exist_ok=True)

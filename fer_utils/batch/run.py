@@ -129,9 +129,11 @@ def make_report(arguments):
     lock = hold(out)
     # Over what is there: Snakemake would need seconds to say so. The page prints where it is, and so do we.
     steps = [["fer_utils.batch.job", "findings"], ["fer_utils.batch.job", "audit"], ["fer_utils.report.page", "."]]
-    for module, argument in steps:
-        output = subprocess.DEVNULL if argument == "." else None
-        done = subprocess.run([sys.executable, "-m", module, argument], cwd=out, stdout=output)
+    if not (out / "gradcam.json").exists():  # of the networks, which a report does not change
+        steps.insert(1, ["fer_utils.training.gradcam"])
+    for words in steps:
+        output = subprocess.DEVNULL if words[-1] == "." else None
+        done = subprocess.run([sys.executable, "-m", *words], cwd=out, stdout=output)
         if done.returncode:
             break
     status = close(out, options.publish, bool(done.returncode))

@@ -1,4 +1,4 @@
-"""Faces behind the numbers: a few images of the fullest wrong cells of a confusion matrix, and the surest mistakes."""
+"""Faces behind the numbers: those of wrong cells of a confusion matrix, the surest mistakes, and Grad-CAM of a few."""
 
 from pathlib import Path
 
@@ -7,13 +7,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
+from fer_utils.constants import CLASSES, IMAGE_SIZE, PROBABILITY_COLUMNS
 from fer_utils.data.dataset import load
 from fer_utils.errors import DataError, ResultsError
 from fer_utils.findings import statistics
-from fer_utils.findings.figures import GREY, PALETTE
+from fer_utils.findings.figures import GREY, PALETTE, publish
+from fer_utils.findings.results import read_object
+from fer_utils.findings.tables import paragraph
 
 SUREST = "the surest mistakes"
+
+#: Where an image and its map lie in a panel.
+EXTENT = (0, IMAGE_SIZE, IMAGE_SIZE, 0)
 
 
 def pick(result, part="test", cells=3, faces=4):
@@ -72,6 +77,20 @@ def images_of(run, ids):
     return {name: dataset.images[places[name]] for name in ids}
 
 
+def show(run, rows, draw, *, number, slug, folder, **names):
+    """Draw faces and publish the figure; without the data show it as it was published, or say why there is none.
+
+    `draw` is `draw` or `draw_gradcam`; the rest is as in `figures.publish`.
+    """
+    try:
+        figure, data = draw(rows, images_of(run, rows["id"]))
+    except ResultsError as reason:
+        if not (Path(folder) / f"fig-{number}-{slug}.png").exists():
+            return paragraph(str(reason))
+        figure = data = None
+    return publish(figure, data, number=number, slug=slug, folder=folder, **names)
+
+
 def draw(rows, images):
     """Draw the images of `pick`, a row each, with the seven probabilities beside each.
 
@@ -100,3 +119,51 @@ def draw(rows, images):
     handles = [Patch(color=PALETTE[0], label="true class"), Patch(color=PALETTE[3], label="predicted class")]
     figure.legend(handles=handles, loc="outside lower left", ncols=2)
     return figure, rows
+
+
+def read_gradcam(run):
+    """Read ``gradcam.json`` of a run folder.
+
+    Returns
+    -------
+    found : dict
+        ``model``, ``seed``, ``label``, ``layer`` and ``shape`` (rows and columns of a map).
+    faces : DataFrame
+        ``id``, ``true``, ``predicted``, ``confidence``, ``right`` and ``map`` (list of rows of floats from 0 to 1).
+
+    Raises
+    ------
+    ResultsError
+        With the reason why there are no maps.
+    """
+    found, broken = read_object(run.folder / "gradcam.json")
+    if "faces" not in found:
+        absent = "Grad-CAM needs a network's weights, and ./run_all.sh makes it at the end of a run."
+        raise ResultsError(found.get("reason") or broken or absent)
+    return found, pd.DataFrame(found.pop("faces"))
+
+
+def draw_gradcam(rows, images):
+    """Draw the faces of `read_gradcam`, right ones above wrong ones, each beside itself under its map.
+
+    Returns the figure and the cells of the maps in tidy form, for `figures.publish`.
+    """
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    grid = figure.subplots(4, len(CLASSES), squeeze=False)
+    for ax in grid.flat:
+        ax.set_axis_off()
+    for row in rows.to_dict("records"):
+        top, column = 0 if row["right"] else 2, CLASSES.index(row["true"])
+        said = row["true"] if row["right"] else f"{row['true']} as {row['predicted']}"
+        grid[top, column].set_title(f"{said} {row['confidence']:.2f}", fontsize=8)
+        for ax in grid[top : top + 2, column]:
+            ax.imshow(images[row["id"]], cmap="gray", vmin=0, vmax=255, interpolation="none", extent=EXTENT)
+        # Each cell covers the part of the face that it was computed from, and values between centres are interpolated.
+        grid[top + 1, column].imshow(
+            row["map"], cmap="inferno", vmin=0, vmax=1, alpha=0.55, interpolation="bilinear", extent=EXTENT
+        )
+    tidy = rows.explode("map", ignore_index=True)
+    tidy["row"] = tidy.groupby("id", sort=False).cumcount()
+    tidy = tidy.explode("map", ignore_index=True).rename(columns={"map": "value"})
+    tidy["column"] = tidy.groupby(["id", "row"], sort=False).cumcount()
+    return figure, tidy

@@ -158,7 +158,8 @@ def publish(figure, data, *, number, slug, title, caption, alt, folder):
 
     Parameters
     ----------
-    figure : matplotlib.figure.Figure
+    figure : matplotlib.figure.Figure or None
+        None shows the files that lie there: faces cannot be drawn again without the dataset.
     data : DataFrame or None
         What is drawn, in tidy form; None writes no CSV (for pictures such as Fig. 3.1).
     number, slug : str
@@ -171,12 +172,16 @@ def publish(figure, data, *, number, slug, title, caption, alt, folder):
     """
     if not alt.strip():
         raise ValueError(f"figure {number}: a text alternative is needed, got an empty one")
-    svg, png = render(figure, f"Figure {number}. {title}")
-    plt.close(figure)
-    save(folder, f"fig-{number}-{slug}.svg", svg)
-    save(folder, f"fig-{number}-{slug}.png", png)
+    name = f"fig-{number}-{slug}"
+    if figure is None:
+        svg, png = ((Path(folder) / f"{name}.{kind}").read_bytes() for kind in ("svg", "png"))
+    else:
+        svg, png = render(figure, f"Figure {number}. {title}")
+        plt.close(figure)
+        save(folder, f"{name}.svg", svg)
+        save(folder, f"{name}.png", png)
     if data is not None:
-        save(folder, f"fig-{number}-{slug}.csv", to_csv(data))
+        save(folder, f"{name}.csv", to_csv(data))
     mime, image = ("image/svg+xml", svg) if len(svg) <= LARGEST_SVG else ("image/png", png)
     markup = (
         f'<figure class="fer-figure" id="{html.escape(identifier("fig", number))}" style="margin:1em 0">'

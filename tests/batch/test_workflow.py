@@ -15,6 +15,7 @@ import papermill
 import pytest
 from faults.kill import LIMIT, kill_after_epoch
 
+from fer_utils.files import read_json
 from fer_utils.findings.results import read_run
 from fer_utils.paths import project_root
 
@@ -233,6 +234,7 @@ def test_the_report_says_what_it_is_and_not_where_it_was_made(project):
         assert f'id="fig-{number.replace(".", "-")}"' in report, number
         assert list(project.out.glob(f"figures/fig-{number}-*.svg")), number
     assert len((project.out / "claims.csv").read_text().splitlines()) > 63
+    assert read_json(project.out / "gradcam.json")["faces"]
     for page in (project.first_report, report):
         assert str(project.root.parent) not in page and "a path with spaces" not in page
 

@@ -8,6 +8,7 @@ from planted import changed, plant_model, planted_record, read_model
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
 from fer_utils.data.dataset import load
 from fer_utils.errors import ResultsError
+from fer_utils.files import write_json
 from fer_utils.findings import faces
 from fer_utils.findings.results import Run
 
@@ -71,3 +72,30 @@ def test_without_the_data_it_says_so(result, change, text):
         result.record["data"]["fingerprint"] = "0" * 64
     with pytest.raises(ResultsError, match=text):
         faces.images_of(Run(result.folder, trainings=[result]), ["x"])
+
+
+def test_maps_lie_over_their_own_faces_and_the_figure_is_shown_without_the_data(result, small_set, tmp_path):
+    result, fear, disgust = result
+    run = Run(tmp_path / "run", trainings=[result])
+    with pytest.raises(ResultsError, match="makes it at the end of a run"):
+        faces.read_gradcam(run)
+    heat = [[0.0, 1.0], [0.5, 0.25]]
+    entry = {"true": "fear", "predicted": "fear", "confidence": 0.6, "right": True, "map": heat}
+    wrong = {"id": disgust, "true": "disgust", "predicted": "angry", "confidence": 0.9, "right": False}
+    content = {"label": "ResNet-50", "faces": [{"id": fear[0]} | entry, entry | wrong]}
+    write_json(run.folder / "gradcam.json", content)
+    found, rows = faces.read_gradcam(run)
+    assert found == {"label": "ResNet-50"}
+    images = faces.images_of(run, rows["id"])
+    figure, tidy = faces.draw_gradcam(rows, images)
+    drawn = {ax.get_title(): ax.images[0].get_array() for ax in figure.axes if ax.get_title()}
+    np.testing.assert_array_equal(drawn["fear 0.60"], images[fear[0]])
+    np.testing.assert_array_equal(drawn["disgust as angry 0.90"], images[disgust])
+    assert tidy.set_index(["id", "row", "column"])["value"].loc[disgust].to_list() == [0.0, 1.0, 0.5, 0.25]
+    names = {"number": "E8", "slug": "gradcam", "title": "T", "caption": "c", "alt": "a", "folder": tmp_path}
+    before = faces.show(run, rows, faces.draw_gradcam, **names)
+    assert (tmp_path / "fig-E8-gradcam.csv").exists()
+    result.record["data"]["fingerprint"] = "0" * 64
+    assert faces.show(run, rows, faces.draw_gradcam, **names).markup == before.markup
+    (tmp_path / "fig-E8-gradcam.png").unlink()
+    assert "other ones" in faces.show(run, rows, faces.draw_gradcam, **names).text
