@@ -17,6 +17,8 @@ from pathlib import Path
 import matplotlib as mpl
 import yaml
 from matplotlib import pyplot as plt
+from matplotlib.gridspec import GridSpec
+from PIL import Image
 
 from fer_utils.constants import CLASSES
 from fer_utils.files import replacing
@@ -31,9 +33,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 HATCHES = ("", "//", "\\\\", "xx", "--", "||", "++", "////", "----", "+")
 INK, GREY = "#333333", "#707070"
 
-#: Above this many bytes a notebook shows the PNG: a heavy SVG makes the report slow to open and to scroll.
+#: A notebook shows photographs, and what has more bytes than this as SVG, as WebP: the report opens and scrolls faster.
 LARGEST_SVG = 300_000
 PNG_DPI = 130
+
+#: Inches across a figure on a phone; the report's style has the same width of the screen.
+NARROW, PHONE = 4.6, "(max-width: 34rem)"
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -126,6 +131,50 @@ def render(figure, title=""):
     return re.sub(rb"\n\s+", b"\n", svg.getvalue()), png.getvalue()
 
 
+def webp(png, colours=None):
+    """Turn PNG bytes into WebP bytes: as a photograph, or as a drawing in so many colours."""
+    file, image = io.BytesIO(), Image.open(io.BytesIO(png)).convert("RGB")
+    if colours:
+        image = image.quantize(colours, dither=Image.Dither.NONE).convert("RGB")
+    image.save(file, "webp", quality=90, lossless=bool(colours))
+    return file.getvalue()
+
+
+def stacked(figure):
+    """Draw a figure again with its panels below each other, as on a phone; return WebP bytes.
+
+    It changes the figure. None if no panels stand side by side, or some have no axes, as photographs.
+    """
+    panels = [ax for ax in figure.axes if ax.get_subplotspec()]
+    if len({ax.get_gridspec() for ax in panels}) != 1 or panels[0].get_gridspec().ncols == 1:
+        return None
+    if not all(ax.axison for ax in panels):
+        return None
+    shapes = []
+    for ax in panels:
+        width, height = ax.get_position().bounds[2:] * figure.get_size_inches()
+        shapes.append(height / width if ax.get_aspect() != "auto" else min(height / width, 0.65))
+        # What stood at the left and below of all is said at each.
+        row = [other for other in panels if other.get_subplotspec().rowspan == ax.get_subplotspec().rowspan]
+        named = {"ylabel": [other.get_ylabel() for other in row], "xlabel": [other.get_xlabel() for other in panels]}
+        ax.set(
+            **{name: next(filter(None, texts), "") for name, texts in named.items() if not getattr(ax, f"get_{name}")()}
+        )
+        ax.tick_params(labelleft=True, labelbottom=True)
+    grid = GridSpec(len(panels), 1, figure=figure, height_ratios=shapes)
+    for ax, place in zip(panels, grid, strict=True):
+        ax.set_subplotspec(place)
+    for legend in list(figure.legends):
+        handles, texts = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
+        legend.remove()
+        figure.legend(handles, texts, loc="outside upper center", ncols=2 if max(map(len, texts)) < 20 else 1)
+    figure.set_size_inches(NARROW, 0.8 * NARROW * sum(shapes) + 0.6 * len(panels) + 0.5)
+    figure.set_layout_engine("constrained")
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=PNG_DPI)
+    return webp(png.getvalue(), colours=64)
+
+
 class Displayable:
     """A piece of HTML that a notebook shows as its output, with a plain text for where HTML is not shown."""
 
@@ -153,6 +202,11 @@ def caption_html(kind, number, title, caption):
     return f"<b>{kind} {html.escape(number)}.</b> {html.escape(title)}. {html.escape(caption)}".strip()
 
 
+def data_uri(kind, content):
+    """Write bytes as a URI that carries them."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def publish(figure, data, *, number, slug, title, caption, alt, folder):
     """Save a figure as SVG and PNG, and its data as CSV, and return what a notebook shows of it, a `Displayable`.
 
@@ -172,21 +226,25 @@ def publish(figure, data, *, number, slug, title, caption, alt, folder):
     """
     if not alt.strip():
         raise ValueError(f"figure {number}: a text alternative is needed, got an empty one")
-    name = f"fig-{number}-{slug}"
+    name, phone = f"fig-{number}-{slug}", None
     if figure is None:
         svg, png = ((Path(folder) / f"{name}.{kind}").read_bytes() for kind in ("svg", "png"))
     else:
         svg, png = render(figure, f"Figure {number}. {title}")
+        phone = stacked(figure)
         plt.close(figure)
         save(folder, f"{name}.svg", svg)
         save(folder, f"{name}.png", png)
     if data is not None:
         save(folder, f"{name}.csv", to_csv(data))
-    mime, image = ("image/svg+xml", svg) if len(svg) <= LARGEST_SVG else ("image/png", png)
+    light = len(svg) <= LARGEST_SVG and b"<image" not in svg
+    source = data_uri("image/svg+xml", svg) if light else data_uri("image/webp", webp(png))
+    image = f'<img alt="{html.escape(alt)}" src="{source}" style="max-width:100%;height:auto">'
+    if phone:
+        source = f'<source media="{PHONE}" srcset="{data_uri("image/webp", phone)}">'
+        image = f"<picture>{source}{image}</picture>"
     markup = (
-        f'<figure class="fer-figure" id="{html.escape(identifier("fig", number))}" style="margin:1em 0">'
-        f'<img alt="{html.escape(alt)}" src="data:{mime};base64,{base64.b64encode(image).decode()}" '
-        'style="max-width:100%;height:auto">'
+        f'<figure class="fer-figure" id="{html.escape(identifier("fig", number))}" style="margin:1em 0">{image}'
         f"<figcaption>{caption_html('Figure', number, title, caption)}</figcaption></figure>"
     )
     return Displayable(markup, f"Figure {number}. {title}. {caption}")

@@ -28,8 +28,8 @@ TEMPLATE = Path(__file__).parent / "template"
 TAGS = {
     "a", "abbr", "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div", "dl",
     "dt", "em", "fieldset", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "input",
-    "kbd", "label", "legend", "li", "mark", "ol", "p", "pre", "s", "section", "small", "span", "strong", "sub",
-    "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "u", "ul", "var",
+    "kbd", "label", "legend", "li", "mark", "ol", "p", "picture", "pre", "s", "section", "small", "source", "span",
+    "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "u", "ul", "var",
 }
 #: Elements whose content is not text to read and goes with them.
 WITH_CONTENT = {
@@ -39,7 +39,7 @@ WITH_CONTENT = {
 ATTRIBUTES = {
     "*": {"class", "id", "lang", "role", "style", "title"}, "a": {"href"}, "details": {"open"},
     "img": {"alt", "height", "src", "width"}, "input": {"checked", "id", "name", "type"}, "label": {"for"},
-    "li": {"value"}, "ol": {"start"}, "td": {"colspan", "headers", "rowspan"},
+    "li": {"value"}, "ol": {"start"}, "source": {"media", "srcset"}, "td": {"colspan", "headers", "rowspan"},
     "th": {"colspan", "headers", "rowspan", "scope"},
 }
 #: Roles that structure a text. One that names a part of the page (``main``, ``alert``) is the page's own to give.
@@ -57,6 +57,9 @@ OWN = "page-"
 #: Where a link may lead: the web, a mailbox, a place in the page, a file beside it.
 LINK = re.compile(r"(?:https?:|mailto:)[^\x00-\x20]*|#.*|(?![/\\])[^:\\]*")
 
+#: An image that the page carries itself.
+IMAGE = re.compile(r"data:image/[\w+]+;base64,[\w+/=]+")
+
 
 def keep_value(tag, name, value):
     """Return what an attribute of foreign markup may hold; None removes it."""
@@ -64,6 +67,8 @@ def keep_value(tag, name, value):
         return " ".join(word for word in value.split() if not word.startswith(OWN)) or None
     if name == "href":
         return value if LINK.fullmatch(value) else None
+    if name == "srcset":
+        return value if IMAGE.fullmatch(value) else None
     if name == "role":
         return value if value in ROLES else None
     if name == "type":

@@ -1,6 +1,7 @@
 """Saving, showing and styling of figures and tables."""
 
 import base64
+import io
 import re
 
 import numpy as np
@@ -8,9 +9,11 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
 
 from fer_utils.constants import CLASSES
-from fer_utils.findings import figures, tables
+from fer_utils.findings import figures, plots, tables
 
 WORDS = {"number": "5.1", "slug": "test", "title": "A & B", "caption": "1 < 2", "alt": 'it says "x" <y>'}
 
@@ -49,11 +52,43 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
     assert not re.search(r"<dc:date>", text)
 
 
-def test_a_heavy_figure_is_shown_as_png(tmp_path, monkeypatch):
+def test_a_heavy_figure_and_a_photograph_are_shown_as_webp(tmp_path, monkeypatch):
+    photograph = Figure(figsize=(3, 2))
+    photograph.subplots().imshow(np.eye(4))
+    shown = [figures.publish(photograph, None, folder=tmp_path, **WORDS)]
     monkeypatch.setattr(figures, "LARGEST_SVG", 1000)
-    shown = figures.publish(drawing(), None, folder=tmp_path, **WORDS)
-    assert 'src="data:image/png;base64,' in shown._repr_html_()
+    shown.append(figures.publish(drawing(), None, folder=tmp_path, **WORDS))
+    assert all('src="data:image/webp;base64,' in each.markup for each in shown)
     assert {path.suffix for path in tmp_path.iterdir()} == {".svg", ".png"}
+
+
+def test_panels_stand_below_each_other_on_a_phone_each_with_its_labels(tmp_path):
+    figure, (upper, lower) = plots.panels(["a", "b"], "Epoch", "Loss", "Accuracy")
+    for ax in (*upper, *lower):
+        ax.plot([1, 2], [3, 4])
+    figure.legend(handles=[Line2D([], [], label=f"{n}: a label that is rather long") for n in range(3)], ncols=3)
+    soup = BeautifulSoup(figures.publish(figure, None, folder=tmp_path, **WORDS).markup, "html.parser")
+    wide = Image.open(tmp_path / "fig-5.1-test.png")
+    code = soup.picture.source["srcset"].removeprefix("data:image/webp;base64,")
+    narrow = Image.open(io.BytesIO(base64.b64decode(code)))
+    assert wide.width > wide.height and narrow.height > 1.5 * narrow.width
+    assert soup.picture.source["media"] == "(max-width: 34rem)"
+    assert [ax.get_position().x0 for ax in upper] == pytest.approx([upper[0].get_position().x0] * 2)
+    tops = [ax.get_position().y1 for ax in (*upper, *lower)]
+    assert tops == sorted(tops, reverse=True) and len(set(tops)) == 4
+    assert [ax.get_ylabel() for ax in (*upper, *lower)] == ["Loss"] * 2 + ["Accuracy"] * 2
+    assert {ax.get_xlabel() for ax in (*upper, *lower)} == {"Epoch"}
+    assert all(label.get_visible() for ax in lower for label in ax.get_yticklabels())
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 3 and legend.get_window_extent().width <= figure.bbox.width
+
+
+def test_one_panel_and_photographs_are_not_drawn_again(tmp_path):
+    assert figures.stacked(drawing()) is None
+    photographs = Figure()
+    for ax in photographs.subplots(1, 2):
+        ax.set_axis_off()
+    assert figures.stacked(photographs) is None
 
 
 def test_a_named_model_of_the_configuration_has_a_style_of_its_own():

@@ -1,5 +1,6 @@
 """The report in Chromium: first screen, links, filter, contents, accessibility; no request, no error."""
 
+import base64
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ from nbformat import v4, write
 
 from fer_utils.claims import claims
 from fer_utils.claims import page as claims_page
+from fer_utils.findings import figures
 from fer_utils.report import summary
 from fer_utils.report.page import build_report
 
@@ -32,8 +34,10 @@ def report(tmp_path_factory):
         outputs = [v4.new_output("display_data", {"text/html": markup})]
         return v4.new_code_cell("show", outputs=outputs, metadata={"tags": list(tags)})
 
+    narrow = figures.data_uri("image/webp", figures.webp(base64.b64decode(PIXEL)))
     figure = (
-        f'<figure id="fig-5-1"><img alt="bars" width="900" height="400" src="data:image/png;base64,{PIXEL}">'
+        f'<figure id="fig-5-1"><picture><source media="{figures.PHONE}" srcset="{narrow}">'
+        f'<img alt="bars" width="900" height="400" src="data:image/png;base64,{PIXEL}"></picture>'
         "<figcaption>Figure 5.1. Accuracy.</figcaption></figure>"
     )
     table = (
@@ -114,5 +118,9 @@ def test_print_shows_each_claim_and_the_contents_and_no_code(page):
 @pytest.mark.parametrize("page", [1300, 390], indirect=True)
 def test_it_is_accessible_and_no_wider_than_its_window(page):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    phone = page.viewport_size["width"] == 390
+    shown = page.locator("#fig-5-1 img")
+    shown.scroll_into_view_if_needed()
+    assert shown.evaluate("image => image.currentSrc").startswith("data:image/webp" if phone else "data:image/png")
     violations = axe.Axe().run(page).response["violations"]
     assert [(found["id"], found["nodes"][0]["html"][:200]) for found in violations] == []

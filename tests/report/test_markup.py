@@ -30,6 +30,7 @@ RUN = "document.title='RAN';new Image().src='ADDRESS/ran'"
 LIVE = [
     f"<script>{RUN}</script><scr<script>ipt>{RUN}</scr</script>ipt>",
     f'<img src=x onerror="{RUN}"><img src="ADDRESS/picture" srcset="ADDRESS/srcset 2x">',
+    '<picture><source srcset="ADDRESS/source"><source srcset="data:image/png;base64,A 1x, ADDRESS/b 2x"></picture>',
     f'<svg onload="{RUN}"><script>{RUN}</script><image xlink:href="ADDRESS/image"/></svg>',
     f'<svg><foreignObject><body onload="{RUN}"><img src=x onerror="{RUN}"></foreignObject></svg>',
     f'<math><mtext><a xlink:href="javascript:{RUN}">x</a></mtext></math>',
@@ -66,12 +67,12 @@ OPEN += ["<!-- <p>", "<style> p {", "<script>", "<textarea>", "<title>", "<svg>"
 #: Typed from the HTML standard and not taken from the package: what cannot load, run or send.
 HARMLESS = (
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em fieldset figcaption figure h1 h2 h3 "
-    "h4 h5 h6 hr i img input kbd label legend li mark ol p pre s section small span strong sub summary sup table tbody "
-    "td tfoot th thead tr u ul var"
+    "h4 h5 h6 hr i img input kbd label legend li mark ol p picture pre s section small source span strong sub summary "
+    "sup table tbody td tfoot th thead tr u ul var"
 )
 NAMES = (
-    "alt checked class colspan for headers height href id lang name open role rowspan scope src start style tabindex "
-    "title type value width"
+    "alt checked class colspan for headers height href id lang media name open role rowspan scope src srcset start "
+    "style tabindex title type value width"
 )
 
 
@@ -83,6 +84,8 @@ def assert_inert(soup, also=()):
             assert name in NAMES.split() or name.startswith(("aria-", "data-")), (name, element)
             if name == "href":
                 assert re.match(r"https?:|mailto:|#|[\w.%/-]*$", value) and not value.startswith("//"), element
+            if name == "srcset":
+                assert re.fullmatch(r"data:image/\w+;base64,[\w+/=]+", value), element
             if name == "style":
                 assert not re.search(r"url|\\|position|z-index|transform|float|margin|@|image", value), element
 
@@ -100,6 +103,7 @@ def test_what_outputs_are_made_of_is_kept():
     for markup in (
         '<figure class="fer-figure" id="fig-5-1"><img alt="bars" src="data:image/png;base64,iVBORw0KGgo=" '
         'style="max-width:100%"><figcaption><b>Figure 5.1.</b> T</figcaption></figure>',
+        '<picture><source media="(max-width: 34rem)" srcset="data:image/webp;base64,AA=="><img alt="a"></picture>',
         '<div class="fer-table" style="overflow-x:auto"><table id="t"><caption>c</caption><thead><tr>'
         '<th scope="col" colspan="2">h</th></tr></thead><tbody><tr data-verdict="x"><th scope="row">r</th>'
         '<td headers="a" rowspan="2">1</td></tr></tbody></table></div>',
