@@ -1,7 +1,6 @@
 """Run folders planted by the tests, in the layout that the model notebooks leave, without training anything."""
 
 import dataclasses
-import json
 from itertools import product
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, USAGES
+from fer_utils.files import read_json, write_json
 from fer_utils.findings.results import read_training
 from fer_utils.metrics import METRICS, scores
 
@@ -108,7 +108,7 @@ def plant_model(folder, model="resnet50", seed=0, predictions=None, history=None
     predictions.to_parquet(target / "predictions.parquet", index=False)
     metrics = planted_metrics(predictions, record["protocol"])
     for name, content in (("metrics", metrics), ("run", record), ("architecture", {})):
-        (target / f"{name}.json").write_text(json.dumps(content))
+        write_json(target / f"{name}.json", content, durable=False)
     (target / "summary.txt").write_text("Model: planted\n")
     return target
 
@@ -124,7 +124,17 @@ def plant_run(folder, models=("traditional_cnn", "resnet50", "vgg16", "mobilenet
         entries.append({"model": model, "seed": seed, "label": LABELS.get(model, model), "estimate": 4000.0})
     plan = {"profile": "paper", "data": "fer2013.zip", "protocol": "sound", "models": entries}
     plan["created"] = "2025-12-31T23:59:59Z"  # a second before the planted trainings began
-    (folder / "plan.json").write_text(json.dumps(plan))
+    write_json(folder / "plan.json", plan, durable=False)
+    return folder
+
+
+def edit_json(path, **changes):
+    """Replace top-level entries of a JSON file."""
+    write_json(path, read_json(path) | changes, durable=False)
+
+
+def change_plan(folder, **changes):
+    edit_json(folder / "plan.json", **changes)
     return folder
 
 

@@ -1,9 +1,12 @@
-"""What every room uses: durations as people say them, the commit of the code."""
+"""What every room uses: durations as people say them, paths, the commit of the code."""
+
+from pathlib import Path
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from fer_utils import provenance, words
+from fer_utils.paths import project_root, resolve
 
 
 @pytest.mark.parametrize(
@@ -12,6 +15,14 @@ from fer_utils import provenance, words
 )
 def test_durations_read_well(seconds, text):
     assert words.duration(seconds) == text
+
+
+def test_relative_path_counts_from_the_root_wherever_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve("results/notebooks") == project_root() / "results" / "notebooks"
+    assert resolve(tmp_path / "here") == tmp_path / "here"
+    assert resolve("~/there") == Path(tmp_path, "there")
 
 
 def test_without_git_there_is_no_commit(monkeypatch):

@@ -90,14 +90,6 @@ def test_scores_against_keras(sample):
         assert float(metric.result()) == pytest.approx(found[name], abs=tolerance), name
 
 
-def test_pooled_figures_of_the_most_probable_class_are_the_accuracy(sample):
-    y_true, y_proba = sample
-    y_pred = y_proba.argmax(axis=1)
-    accuracy = metrics.scores(y_true, y_proba)["accuracy"]
-    for score in (sk.precision_score, sk.recall_score, sk.f1_score):
-        assert score(y_true, y_pred, average="micro") == pytest.approx(accuracy)
-
-
 @pytest.mark.parametrize("shape", [(0, 7), (3, 6), (4, 7)])
 def test_wrong_shapes_are_refused(shape):
     labels = np.zeros(3 if shape[0] else 0, dtype=int)

@@ -106,42 +106,20 @@ def test_the_package_is_imported_before_tensorflow(name):
     assert not {"keras", "tensorflow"} & set(packages[: packages.index("fer_utils")])
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """Run notebooks with their defaults, but for what is given, in the folder they lie in."""
-    out = tmp_path_factory.mktemp("alone")
-
-    def run(name, **parameters):
-        parameters |= {"out": str(out)}
-        target = out / name
-        papermill.execute_notebook(FOLDER / name, target, parameters=parameters, cwd=FOLDER, progress_bar=False)
-        texts = []
-        for cell in nbformat.read(target, as_version=4).cells:
-            for output in cell.get("outputs", []):
-                assert output.get("name") != "stderr", output.text  # a red box in JupyterLab
-                texts.append(output.get("text") or "".join(output.get("data", {}).get("text/html", "")))
-        return out, "\n".join(texts)
-
-    return run
-
-
-@pytest.mark.slow
-def test_the_findings_alone_say_which_command_makes_results(alone):
-    out, text = alone("07_findings.ipynb")
-    assert "./run_all.sh" in text
-    assert not list(out.glob("figures/fig-5*"))
-
-
 @pytest.mark.slow
 @pytest.mark.skipif("FER2013_DATA" not in os.environ, reason="FER2013_DATA is not set")
-def test_the_dataset_notebook_reports_what_is_known_of_fer2013(alone, real_data, real_cache, monkeypatch):
+def test_the_dataset_notebook_reports_what_is_known_of_fer2013(tmp_path, real_data, real_cache, monkeypatch):
     """Reference points measured independently of this package, with Pillow and a dict of byte strings."""
     monkeypatch.setenv("FER_CACHE", str(real_cache))
-    out, text = alone("01_dataset.ipynb", data=str(real_data))
-    audit = json.loads((out / "dataset" / "dataset.json").read_text())["audit"]
+    name, parameters = "01_dataset.ipynb", {"out": str(tmp_path), "data": str(real_data)}
+    made = papermill.execute_notebook(FOLDER / name, tmp_path / name, parameters, cwd=FOLDER, progress_bar=False)
+    outputs = [output for cell in made.cells for output in cell.get("outputs", [])]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]  # a red box in JupyterLab
+    audit = json.loads((tmp_path / "dataset" / "dataset.json").read_text())["audit"]
     assert (audit["n_images"], audit["n_distinct"]) == (35_887, 34_034)
     assert (audit["n_duplicate_groups"], audit["n_conflicting_groups"]) == (1516, 57)
     assert (audit["n_test_in_train_public"], audit["n_test_in_train_private"]) == (280, 288)
     assert audit["n_test_in_train"] == 568 and audit["n_near_constant"] == 13
     assert sum(audit["counts"]["Training"].values()) == 28_709 and audit["counts"]["Training"]["disgust"] == 436
-    assert "35,887" in text and "34,034" in text
+    shown = str(outputs)
+    assert "35,887" in shown and "34,034" in shown

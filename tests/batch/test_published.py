@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from planted import plant_run
+from planted import change_plan, edit_json, plant_run, planted_record
 from sklearn.metrics import accuracy_score
 
 from fer_utils.batch import published, run, verify
@@ -19,12 +19,6 @@ from fer_utils.paths import project_root
 
 FIGURES = project_root() / "figures"
 SECRET = "/home/someone/data"
-
-
-def change_plan(folder, **changes):
-    plan = json.loads((folder / "plan.json").read_text()) | changes
-    (folder / "plan.json").write_text(json.dumps(plan))
-    return folder
 
 
 def plant(folder):
@@ -197,8 +191,7 @@ def test_two_runs_are_compared_on_the_command_line(tmp_path, capsys):
     for name in ("a", "b"):
         plant_run(tmp_path / name, models=("resnet50",))
     path = tmp_path / "b" / "resnet50" / "seed-0" / "run.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"parameters": record["parameters"] | {"batch_size": 32}}))
+    edit_json(path, parameters=planted_record()["parameters"] | {"batch_size": 32})
     assert run.main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "One condition differs: batch_size (64 against 32)." in printed

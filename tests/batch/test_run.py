@@ -1,21 +1,16 @@
 """The batch command: progress, what is printed at the end, publishing."""
 
 import io
-import json
 import time
 
 import pytest
-from planted import plant_run
+from planted import change_plan, plant_run
 from rich.console import Console
 
 from fer_utils.batch import progress, run
 from fer_utils.errors import ConfigError
+from fer_utils.files import read_json, write_json
 from fer_utils.findings.results import read_run
-
-
-def change_plan(folder, **changes):
-    plan = json.loads((folder / "plan.json").read_text()) | changes
-    (folder / "plan.json").write_text(json.dumps(plan))
 
 
 def plant(folder, *estimates, **state):
@@ -31,8 +26,7 @@ def plant(folder, *estimates, **state):
 def work(folder, **state):
     state = {"epochs": 4, "finished": 2, "seconds_left": None, "val_accuracy": None, "stage": "training"} | state
     path = folder / ".training" / "m1" / "seed-0" / "progress.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(state))
+    write_json(path, state)
 
 
 # --- progress -----------------------------------------------------------------------------------------------
@@ -55,8 +49,7 @@ def test_progress_counts_finished_running_and_waiting_models(tmp_path):
 
 def test_a_failed_model_counts_as_over(tmp_path):
     plant(tmp_path, 100, 100, 200)
-    (tmp_path / "failed").mkdir()
-    (tmp_path / "failed" / "m1-seed-0.json").write_text('{"error": "planted"}')
+    write_json(tmp_path / "failed" / "m1-seed-0.json", {"error": "planted"})
     assert progress.left(read_run(tmp_path)) == (0.5, 200.0)
 
 
@@ -126,14 +119,13 @@ def test_the_reporter_looks_by_itself(tmp_path, monkeypatch, capsys):
 
 def test_the_end_says_what_failed_and_exits_with_1(tmp_path, capsys):
     plant_run(tmp_path, models=("traditional_cnn", "resnet50"))
-    models = json.loads((tmp_path / "plan.json").read_text())["models"]
+    models = read_json(tmp_path / "plan.json")["models"]
     vgg16 = {"model": "vgg16", "seed": 0, "label": "VGG-16", "estimate": 4000.0}
     change_plan(tmp_path, models=[*models, vgg16])
-    (tmp_path / "failed").mkdir()
     failure = {"model": "vgg16", "seed": 0, "label": "VGG-16", "error": "ValueError: planted"}
-    (tmp_path / "failed" / "vgg16-seed-0.json").write_text(json.dumps(failure))
+    write_json(tmp_path / "failed" / "vgg16-seed-0.json", failure)
     # A failure of an earlier call that this one does not plan.
-    (tmp_path / "failed" / "mobilenet_v1-seed-0.json").write_text(json.dumps(failure | {"model": "mobilenet_v1"}))
+    write_json(tmp_path / "failed" / "mobilenet_v1-seed-0.json", failure | {"model": "mobilenet_v1"})
     assert run.close(tmp_path, False, False) == 1
     printed = capsys.readouterr().out
     # 3,500 seconds of training and 60 of scoring, as the planted records say, beside the plan's 4,000.

@@ -1,6 +1,5 @@
 """The specification curve and the checklists, on planted runs."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from thesis_run import RANDOM, from_confusion, plant, with_accuracy
 
 from fer_utils.claims import checklist, claims, specification
 from fer_utils.constants import PROBABILITY_COLUMNS
+from fer_utils.files import write_json
 from fer_utils.findings import results
 
 
@@ -101,8 +101,7 @@ DATASET = {
 @pytest.fixture(scope="module")
 def read(tmp_path_factory):
     folder = planted.plant_run(tmp_path_factory.mktemp("run"))
-    (folder / "dataset").mkdir()
-    (folder / "dataset" / "dataset.json").write_text(json.dumps(DATASET))
+    write_json(folder / "dataset" / "dataset.json", DATASET)
     return results.read_run(folder)
 
 

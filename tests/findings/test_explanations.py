@@ -1,10 +1,10 @@
 """Each explanation on planted data whose answer is known."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import planted
 import pytest
 from planted import NO_WEIGHTS, changed, plant_model, plant_run, planted_history, planted_predictions, planted_record
 
@@ -229,10 +229,8 @@ def test_pretraining_counts_only_where_the_weights_were_there(tmp_path):
     assert "Initial weights: ResNet-50 imagenet and ResNet-50 (scratch) none." in part.text
     assert "Not run: mobilenet_v3 and mobilenet_v3_scratch." in part.text
 
-    path = tmp_path / "resnet50" / "seed-0" / "run.json"
-    record = json.loads(path.read_text())
-    record["weights"].update(used="none", reason="no network")
-    path.write_text(json.dumps(record))
+    weights = planted_record()["weights"] | {"used": "none", "reason": "no network"}
+    planted.edit_json(tmp_path / "resnet50" / "seed-0" / "run.json", weights=weights)
     part = explanations.pairs(read_run(tmp_path), wanted, pretrained=True)
     assert part.table is None
     assert "did not start from ImageNet weights in this run (requested: imagenet, used: none: no network)" in part.text

@@ -8,11 +8,12 @@ import IPython.display
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from planted import plant_model, plant_run, planted_history, planted_predictions, planted_record
+from planted import edit_json, plant_model, plant_run, planted_history, planted_predictions, planted_record
 
 from fer_utils.claims import claims
 from fer_utils.claims import legend as words
 from fer_utils.constants import CLASSES, USAGES
+from fer_utils.files import write_json
 from fer_utils.findings import figures, runs
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -112,9 +113,7 @@ def test_audit_shows_the_claims_and_what_explains_them(whole):
 
 def test_models_of_another_protocol_are_not_ranked_with_these(tmp_path, execute):
     plant_run(tmp_path, models=("resnet50", "vgg16", "resnet50_thesis_protocol"))
-    path = tmp_path / "resnet50_thesis_protocol" / "seed-0"
-    record = json.loads((path / "run.json").read_text()) | {"protocol": "thesis"}
-    (path / "run.json").write_text(json.dumps(record))
+    edit_json(tmp_path / "resnet50_thesis_protocol" / "seed-0" / "run.json", protocol="thesis")
     soup = page(execute("findings", tmp_path))
     assert "Soft vote of 2" in soup.find(id="table-E1").get_text()
     assert "some of these images: resnet50_thesis_protocol." in soup.find(id="table-E1").get_text()
@@ -126,14 +125,13 @@ def test_models_of_another_protocol_are_not_ranked_with_these(tmp_path, execute)
 
 @pytest.mark.parametrize("what", ["dataset", "failed"])
 def test_without_a_model_the_claims_are_judged_all_the_same(tmp_path, execute, what):
-    (tmp_path / what).mkdir()
     if what == "failed":
         failure = {"error": "no memory", "traceback": "", "notebook": None}
-        (tmp_path / "failed" / "resnet50-seed-0.json").write_text(json.dumps(failure))
+        write_json(tmp_path / "failed" / "resnet50-seed-0.json", failure)
     else:
         counts = {usage: dict.fromkeys(CLASSES, 10) for usage in USAGES}
         data = {"variant": "fer2013-kaggle-jpeg", "known": True, "description": "planted.", "counts": counts}
-        (tmp_path / "dataset" / "dataset.json").write_text(json.dumps({"fingerprint": data | {"n_images": 210}}))
+        write_json(tmp_path / "dataset" / "dataset.json", {"fingerprint": data | {"n_images": 210}})
     text = text_of(execute("audit", tmp_path))
     verdicts = pd.read_csv(tmp_path / "claims.csv").set_index("id")["verdict"]
     assert (verdicts == words.CONTRADICTED).any()
@@ -145,9 +143,8 @@ def test_without_a_model_the_claims_are_judged_all_the_same(tmp_path, execute, w
 def test_one_model_and_a_failed_one(tmp_path, execute):
     plant_run(tmp_path, models=("vgg16",))
     (tmp_path / "plan.json").unlink()
-    (tmp_path / "failed").mkdir()
     failure = {"error": "<b>no memory</b>", "traceback": "", "notebook": None}
-    (tmp_path / "failed" / "resnet50-seed-0.json").write_text(json.dumps(failure))
+    write_json(tmp_path / "failed" / "resnet50-seed-0.json", failure)
     shown = execute("findings", tmp_path)
     markup = "".join(item._repr_html_() for item in shown)
     assert "&lt;b&gt;no memory&lt;/b&gt;" in markup

@@ -1,12 +1,11 @@
 """A run folder is read whatever part of it is there, and one place decides whether it is a result."""
 
-import json
-
 import numpy as np
 import pytest
-from planted import plant_model, plant_run, planted_predictions, planted_record, read_model
+from planted import change_plan, plant_model, plant_run, planted_predictions, planted_record, read_model
 
 from fer_utils.errors import ResultsError
+from fer_utils.files import write_json
 from fer_utils.findings.results import command, portable, read_run
 from fer_utils.paths import project_root
 from fer_utils.provenance import digest_predictions
@@ -17,8 +16,7 @@ FAILED = {"error": "no memory", "traceback": "Traceback", "notebook": "vgg16.ipy
 def test_a_plan_gives_the_trainings_and_their_order(tmp_path):
     plant_run(tmp_path, models=("vgg16", "resnet50"), seeds=(1, 0))
     plant_model(tmp_path, "mobilenet_v1", 0)  # of an earlier call
-    (tmp_path / "failed").mkdir()
-    (tmp_path / "failed" / "mobilenet_v1-seed-3.json").write_text(json.dumps(FAILED))
+    write_json(tmp_path / "failed" / "mobilenet_v1-seed-3.json", FAILED)
     run = read_run(tmp_path)
     found = [(training.model, training.seed) for training in run.trainings]
     assert found == [("vgg16", 1), ("vgg16", 0), ("resnet50", 1), ("resnet50", 0)]
@@ -32,8 +30,7 @@ def test_without_a_plan_trainings_are_found(tmp_path):
         plant_model(tmp_path, "vgg16", seed)
     (tmp_path / "vgg16" / "seed-x").mkdir()
     (tmp_path / "vgg16" / "seed-x" / "run.json").write_text("{}")
-    (tmp_path / "failed").mkdir()
-    (tmp_path / "failed" / "resnet50-seed-0.json").write_text(json.dumps(FAILED))
+    write_json(tmp_path / "failed" / "resnet50-seed-0.json", FAILED)
     run = read_run(tmp_path)
     found = [(t.model, t.seed, t.finished) for t in run.trainings]
     assert found == [("resnet50", 0, False), ("vgg16", 2, True), ("vgg16", 10, True)]
@@ -121,9 +118,7 @@ def test_one_training_that_is_no_result_makes_the_run_none(tmp_path):
 def planned(folder, text, **entries):
     """A run of two models that this command made."""
     plant_run(folder, models=("vgg16", "resnet50"), seeds=(0, 1))
-    plan = json.loads((folder / "plan.json").read_text()) | {"command": text} | entries
-    (folder / "plan.json").write_text(json.dumps(plan))
-    return read_run(folder)
+    return read_run(change_plan(folder, command=text, **entries))
 
 
 def test_a_command_goes_to_the_runs_folder_with_its_options(tmp_path, monkeypatch):

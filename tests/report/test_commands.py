@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import json
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +12,7 @@ from planted import plant_model, planted_record
 from fer_utils.batch import cli, config
 from fer_utils.batch import plan as planning
 from fer_utils.claims import claims, page
+from fer_utils.files import write_json
 from fer_utils.findings import duplicates, explanations
 from fer_utils.findings.results import command, read_run
 from fer_utils.findings.tables import command_lines
@@ -69,7 +69,7 @@ def test_every_printed_command_plans_what_it_is_printed_for(tmp_path, monkeypatc
     for model in MODELS:
         unavailable = {"requested": "imagenet", "used": "none", "sha256": None, "reason": "no network"}
         plant_model(out, model, record=planted_record(model, profile=profile, weights=unavailable))
-    (out / "plan.json").write_text(json.dumps(plan))
+    write_json(out / "plan.json", plan)
     lines = printed(out, read_run(out))
     same = [line for line in lines if "--out" in line]
     assert len(same) >= 5 and len(lines) > len(same) or profile == "paper"

@@ -1,6 +1,5 @@
 """Planted markup does nothing in the report: in what is parsed, and in a browser where there is one."""
 
-import json
 import re
 import shlex
 import shutil
@@ -14,6 +13,7 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 from planted import plant_model, planted_record
 
+from fer_utils.files import write_json
 from fer_utils.report import page as report
 from fer_utils.report.markup import clean, hide_folders
 
@@ -173,14 +173,13 @@ def plant_hostile(out, address):
     for place in ("findings", "audit", "dataset", f"{model}/seed-0"):
         (out / place).mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, out / place / "notebook.ipynb")
-    (out / "failed").mkdir()
     failure = {"error": hostile, "traceback": hostile, "notebook": broken}
-    (out / "failed" / f"{model}-seed-1.json").write_text(json.dumps(failure))
+    write_json(out / "failed" / f"{model}-seed-1.json", failure)
     dataset = {"source": broken, "fingerprint": data | {"differences": [hostile], "sha256": broken}}
-    (out / "dataset" / "dataset.json").write_text(json.dumps(dataset))
+    write_json(out / "dataset" / "dataset.json", dataset)
     entries = [{"model": model, "seed": seed, "label": hostile} for seed in (0, 1, 2)]
     plan = {"profile": hostile, "protocol": hostile, "command": hostile, "data": broken, "data_notes": [hostile]}
-    (out / "plan.json").write_text(json.dumps(plan | {"models": entries}))
+    write_json(out / "plan.json", plan | {"models": entries})
     return out
 
 

@@ -3,10 +3,8 @@
 import base64
 import hashlib
 import html
-import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -18,6 +16,7 @@ from nbformat import v4
 from planted import LABELS, plant_model, planted_record
 
 from fer_utils.errors import ResultsError
+from fer_utils.files import write_json
 from fer_utils.findings.results import ModelResult, Run
 from fer_utils.paths import project_root
 from fer_utils.report import facts
@@ -54,11 +53,6 @@ def write_notebook(path, *cells, source=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     return path
-
-
-def write_json(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def plant_chapters(out):
@@ -478,9 +472,8 @@ def test_broken_files_are_named_and_do_not_stop_the_report(tmp_path):
 
 def test_command_prints_the_path_last_and_names_a_missing_folder(tmp_path, capsys):
     plant(tmp_path / "a run", models=())
-    command = [sys.executable, "-m", "fer_utils.report.page", str(tmp_path / "a run")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert Path(done.stdout.splitlines()[-1]) == tmp_path / "a run" / "report.html"
+    assert not report.main([str(tmp_path / "a run")])
+    assert Path(capsys.readouterr().out.splitlines()[-1]) == tmp_path / "a run" / "report.html"
     with pytest.raises(ResultsError, match="no such folder"):
         report.build_report(tmp_path / "none")
     assert report.main([str(tmp_path / "none")]) == 1

@@ -1,6 +1,5 @@
 """The first screen says what the verdicts and the predictions say, and nothing more."""
 
-import json
 import re
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from sklearn.metrics import accuracy_score
 from thesis_run import plant, with_accuracy
 
 from fer_utils.claims import claims
+from fer_utils.files import read_json, write_json
 from fer_utils.findings.results import read_run
 from fer_utils.report import summary
 
@@ -35,9 +35,7 @@ def text_of(element):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = planted.plant_run(tmp_path_factory.mktemp("run"))
-    (folder / "dataset").mkdir()
-    content = {"source": "fer2013.zip", "fingerprint": FINGERPRINT}
-    (folder / "dataset" / "dataset.json").write_text(json.dumps(content))
+    write_json(folder / "dataset" / "dataset.json", {"source": "fer2013.zip", "fingerprint": FINGERPRINT})
     return read_run(folder)
 
 
@@ -120,11 +118,9 @@ def test_a_run_that_is_no_result_answers_nothing_and_says_why(tmp_path):
     weights = {"requested": "imagenet", "used": "none", "sha256": None, "reason": "no <b>network</b>"}
     planted.plant_run(tmp_path, models=("resnet50",), weights=weights, shortened=True)
     failure = {"model": "vgg16", "seed": 3, "label": "VGG-16", "error": "<b>no memory</b>"}
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    plan["models"].append({"model": "vgg16", "seed": 3, "label": "VGG-16"})
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    (tmp_path / "failed").mkdir()
-    (tmp_path / "failed" / "vgg16-seed-3.json").write_text(json.dumps(failure))
+    planned = read_json(tmp_path / "plan.json")["models"]
+    planted.change_plan(tmp_path, models=[*planned, {"model": "vgg16", "seed": 3, "label": "VGG-16"}])
+    write_json(tmp_path / "failed" / "vgg16-seed-3.json", failure)
     run = read_run(tmp_path)
     page = show(run, claims.judge(run, resamples=100))
     assert "cannot say whether the thesis's results hold: shortened run" in text_of(page.select_one(".fer-answer"))
