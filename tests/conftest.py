@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import subprocess
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,30 @@ def real_cache(tmp_path_factory, worker_id) -> Path:
     """Folder in which the real dataset is decoded once, by whichever worker comes first."""
     base = tmp_path_factory.getbasetemp()
     return (base if worker_id == "master" else base.parent) / "real cache"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def contrast(first, second):
+    """Contrast of two ``#rrggbb`` colours (WCAG 2.2)."""
+
+    def luminance(colour):
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
 
 
 @dataclass

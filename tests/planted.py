@@ -128,6 +128,18 @@ def plant_run(folder, models=("traditional_cnn", "resnet50", "vgg16", "mobilenet
     return folder
 
 
+#: ``dataset.json`` of a small copy.
+DATASET = {
+    "source": "fer2013.zip",
+    "fingerprint": {
+        "variant": "fer2013-kaggle-jpeg", "known": True, "description": "All images match.", "decoder": "planted",
+        "counts": {"Training": {"angry": 5, "sad": 3}, "PublicTest": {"angry": 2}, "PrivateTest": {"sad": 4}},
+        "n_images": 14,
+    },
+    "audit": {"n_test_in_train": 568, "n_near_constant": 13, "n_conflicting_images": 160},
+}  # fmt: skip
+
+
 def edit_json(path, **changes):
     """Replace top-level entries of a JSON file."""
     write_json(path, read_json(path) | changes, durable=False)

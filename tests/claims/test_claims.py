@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from conftest import contrast
 from scipy import stats
 from sklearn import metrics as sk
 from thesis_run import (
@@ -815,15 +816,7 @@ def test_a_reason_of_several_verdicts_is_told_once(thesis_like):
 
 
 def test_signs_are_legible():
-    """WCAG's contrast of ink on ground, by its formula."""
-
-    def luminance(colour):
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return sum(c * w for c, w in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
-
-    for _, _, ink, ground in SIGNS.values():
-        assert (luminance(ground) + 0.05) / (luminance(ink) + 0.05) >= 4.5
+    assert all(contrast(ink, ground) >= 4.5 for _, _, ink, ground in SIGNS.values())
 
 
 def test_what_others_state_has_its_source():

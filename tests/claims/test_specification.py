@@ -86,22 +86,11 @@ def test_an_older_folder_has_fewer_specifications(run, tmp_path):
 
 # ---- the checklists
 
-DATASET = {
-    "fingerprint": {
-        "variant": "fer2013-kaggle-jpeg",
-        "known": True,
-        "description": "All images match.",
-        "counts": {"Training": {"angry": 5, "sad": 3}, "PublicTest": {"angry": 2}, "PrivateTest": {"sad": 4}},
-        "decoder": "planted",
-    },
-    "audit": {"n_test_in_train": 568, "n_near_constant": 13, "n_conflicting_images": 160},
-}
-
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory):
     folder = planted.plant_run(tmp_path_factory.mktemp("run"))
-    write_json(folder / "dataset" / "dataset.json", DATASET)
+    write_json(folder / "dataset" / "dataset.json", planted.DATASET)
     return results.read_run(folder)
 
 
@@ -175,7 +164,9 @@ def test_data_and_leakage_are_told_as_they_are(read, verdicts):
     )
     assert find(items, "6a").answer == "yes"
     assert find(answers(changed(read, protocol="thesis"), verdicts), "6a").answer == "no"
-    drawn = replace(read, dataset={"fingerprint": DATASET["fingerprint"] | {"variant": "synthetic", "known": False}})
+    drawn = replace(
+        read, dataset={"fingerprint": planted.DATASET["fingerprint"] | {"variant": "synthetic", "known": False}}
+    )
     assert find(answers(drawn, verdicts), "For new data").answer == "yes"
     few = read.models[0].record["split"] | {"images_per_class": 40}
     assert "40 training images" in find(answers(changed(read, split=few), verdicts), "4a").evidence

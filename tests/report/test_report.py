@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from conftest import contrast
 from nbformat import v4
 from planted import LABELS, plant_model, planted_record
 
@@ -481,18 +481,6 @@ def test_command_prints_the_path_last_and_names_a_missing_folder(tmp_path, capsy
 
 
 # ---------------------------------------------------------------- the whole, and its look
-
-
-def contrast(first, second):
-    """Contrast of two ``#rrggbb`` colours (WCAG 2.2)."""
-
-    def luminance(colour):
-        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
-
-    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
 
 
 def test_contrast_is_enough_for_every_text_colour():

@@ -14,15 +14,6 @@ from fer_utils.files import read_json, write_json
 from fer_utils.findings.results import read_run
 from fer_utils.report import summary
 
-FINGERPRINT = {
-    "variant": "fer2013-kaggle-jpeg",
-    "known": True,
-    "description": "All images match.",
-    "counts": {"Training": {"angry": 5, "sad": 3}, "PublicTest": {"angry": 2}, "PrivateTest": {"sad": 4}},
-    "n_images": 14,
-    "decoder": "planted",
-}
-
 
 def show(run, verdicts):
     return BeautifulSoup(summary.opening(run, verdicts)._repr_html_(), "html.parser")
@@ -35,7 +26,7 @@ def text_of(element):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = planted.plant_run(tmp_path_factory.mktemp("run"))
-    write_json(folder / "dataset" / "dataset.json", {"source": "fer2013.zip", "fingerprint": FINGERPRINT})
+    write_json(folder / "dataset" / "dataset.json", planted.DATASET)
     return read_run(folder)
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import http.server
-import subprocess
 import threading
 import time
 from types import SimpleNamespace
@@ -48,18 +47,6 @@ def test_a_loss_that_is_nan_ends_the_training_before_it_is_kept(loss, probabilit
 
 
 # --- a full disk --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mount a file system of 2 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill(folder):
