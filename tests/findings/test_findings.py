@@ -30,11 +30,12 @@ def cells(name):
 def execute():
     """Return a function that runs a notebook's cells on a run folder and returns what they show."""
 
-    def run(name, folder, rendered=False):
+    def run(name, folder):
         shown, names = [], {}
         with pytest.MonkeyPatch.context() as patch:
-            if not rendered:  # two thirds of the time
-                patch.setattr(figures, "render", lambda figure, title: (b"<svg/>", b""))
+            # Four fifths of the time; batch/test_workflow.py draws every figure, for a screen and for a phone.
+            patch.setattr(figures, "render", lambda figure, title: (b"<svg/>", b""))
+            patch.setattr(figures, "stacked", lambda figure: None)
             patch.setattr(IPython.display, "display", lambda *items: shown.extend(items))
             patch.setattr(runs, "PUBLISHED", folder / "published")
             for source, tags in cells(name):
@@ -54,7 +55,7 @@ def whole(tmp_path_factory, execute):
     folder = plant_run(tmp_path_factory.mktemp("run"), models=("resnet50", "vgg16"), seeds=(0, 1))
     settings = planted_record()["parameters"] | {"batch_size": 32}
     plant_run(folder / "published", models=("resnet50",), parameters=settings)
-    return folder, *(page(execute(name, folder, rendered=True)) for name in ("findings", "audit"))
+    return folder, *(page(execute(name, folder)) for name in ("findings", "audit"))
 
 
 def page(shown):
