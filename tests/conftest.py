@@ -23,10 +23,8 @@ EMOTION_CODE = {"angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surp
 
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no worker is left alone with one at the end."""
-    names = (
-        "workflow training claims notebooks identity benchmark processes fast_layers findings faults diagrams device"
-    )
-    longest = [f"test_{name}.py" for name in names.split()]
+    names = "workflow training claims published notebooks identity benchmark processes fast_layers findings diagrams"
+    longest = [f"test_{name}.py" for name in f"{names} report device faults".split()]
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
 
 
