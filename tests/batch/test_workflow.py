@@ -11,8 +11,10 @@ import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
+from bs4 import BeautifulSoup
 from faults.kill import LIMIT, kill_after_epoch
 
 from fer_utils.files import read_json
@@ -239,6 +241,19 @@ def test_the_report_says_what_it_is_and_not_where_it_was_made(project):
     assert read_json(project.out / "gradcam.json")["faces"]
     for page in (project.first_report, report):
         assert str(project.root.parent) not in page and "a path with spaces" not in page
+
+
+def test_the_models_stand_in_one_order_everywhere(project):
+    order = ["Traditional CNN", "ResNet-50", "VGG-16", "MobileNet-V3"]
+    places = {name: place for place, name in enumerate([*order, *MODELS])}
+    soup = BeautifulSoup((project.out / "report.html").read_text(encoding="utf-8"), "html.parser")
+    found = {
+        table.get("id"): [cell.get_text(" ", strip=True) for cell in table(["th", "td"])] for table in soup("table")
+    }
+    found |= {path.name: list(pd.read_csv(path).get("model", [])) for path in project.out.glob("figures/*.csv")}
+    found = {name: [places[text] for text in dict.fromkeys(texts) if text in places] for name, texts in found.items()}
+    assert {name: seen for name, seen in found.items() if seen != sorted(seen)} == {}
+    assert sum(len(seen) == 4 for seen in found.values()) > 10
 
 
 def test_the_same_command_again_does_nothing(project):
