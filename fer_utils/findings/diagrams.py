@@ -27,6 +27,8 @@ KINDS = {
     "other": ("#ffffff", ""),
 }
 MAPS = ("convolution", "residual block", "depthwise block")
+#: Layers in which paths meet.
+JOINTS = ("Add", "Average", "Concatenate", "Dot", "Maximum", "Minimum", "Multiply", "Subtract")
 UNNAMED = ("InputLayer", "ZeroPadding2D", "Activation", "Dropout")
 NAMES = {"relu": "ReLU", "linear": "", "hard_silu": "hard swish", "silu": "swish", "LeakyReLU": "leaky ReLU"}
 WIDTH, COLUMNS, ROW = 10.0, 9, 4.1  # inches of the page, stages side by side, inches of a row of stages
@@ -86,6 +88,13 @@ def units(layers):
             yield ("depthwise block" if "depthwise" in kinds else "residual block"), group
         else:
             yield from ((kind_of(layer).replace("depthwise", "depthwise block"), [layer]) for layer in group)
+
+
+def has_branches(architecture):
+    """Whether paths with convolutions run side by side outside of the blocks of `units`: they are drawn in a row."""
+    found = list(units(flat_layers(architecture)))
+    first = next((place for place, (kind, _) in enumerate(found) if kind in MAPS), len(found))
+    return any(len(layers) == 1 and layers[0]["class"] in JOINTS for _, layers in found[first:])
 
 
 def stages(architecture):

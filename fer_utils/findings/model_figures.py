@@ -9,6 +9,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from fer_utils.constants import CLASSES, IMAGE_SIZE
+from fer_utils.errors import ConfigError
 from fer_utils.findings import diagrams
 from fer_utils.findings.figures import GREY, INK, STYLE, folded, model_style, publish
 
@@ -60,10 +62,22 @@ def show_network(architecture, *, model, label, folder):
     Returns
     -------
     Displayable
+
+    Raises
+    ------
+    ConfigError
+        If it is no network from 48x48 grey pixels to the seven classes: said here, before anything is trained.
     """
+    ends = {"input": (architecture["input_shape"], [IMAGE_SIZE, IMAGE_SIZE, 1], "grey pixels from 0 to 255")}
+    ends["output"] = (architecture["output_shape"], [len(CLASSES)], "a probability per class")
+    for end, (shape, wanted, what) in ends.items():
+        if shape not in ([], wanted):  # a subclassed network does not say
+            raise ConfigError(f"make_model: the network's {end} has the shape {shape}; expected {wanted}, {what}")
     with mpl.rc_context(STYLE):
         figure, data = diagrams.draw(architecture)
     size, layers = architecture["parameters"], data["weight_layers"].sum()
+    branches = diagrams.has_branches(architecture)
+    path = "in parallel branches, drawn one after the other" if branches else "on the main path"
     steps = "; ".join(f"{row.stage} {row.output_shape}" for row in data.itertuples())
     return publish(
         figure,
@@ -72,7 +86,7 @@ def show_network(architecture, *, model, label, folder):
         slug=f"network-{model}",
         title=f"{label}: the network by its stages",
         caption=f"{size['total']:,} parameters, {size['trainable']:,} of them trained; {layers} convolutions and dense "
-        "layers on the main path. A box is a block or a layer: height by the side of its feature map, width by its "
+        f"layers {path}. A box is a block or a layer: height by the side of its feature map, width by its "
         "channels.",
         alt=f"Boxes from left to right, one group per stage, with the shape that leaves it: {steps}.",
         folder=folder,

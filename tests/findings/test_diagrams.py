@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from fer_utils.errors import TrainingError
+from fer_utils.errors import ConfigError, TrainingError
 from fer_utils.findings import diagrams, model_figures
 from fer_utils.training import architecture
 
@@ -177,3 +177,23 @@ def test_a_network_is_shown_from_its_description_alone(described, tmp_path):
     read = json.loads(json.dumps(described["plain"]))
     model_figures.show_network(read, model="my_model", label="Mine", folder=tmp_path)
     assert {path.suffix for path in tmp_path.glob("fig-my_model.1-network-my_model.*")} == {".svg", ".png", ".csv"}
+
+
+def test_branches_outside_of_known_blocks_are_told(described):
+    assert not any(diagrams.has_branches(network) for network in described.values())
+    grey = keras.Input((48, 48, 1))
+    x = layers.Conv2D(4, 3, padding="same")(grey)
+    x = layers.Concatenate()([layers.Conv2D(4, size, padding="same")(x) for size in (1, 3, 5)])
+    network = keras.Model(grey, layers.Dense(7, activation="softmax")(layers.Flatten()(x)))
+    assert diagrams.has_branches(architecture.describe(network))
+
+
+@pytest.mark.parametrize(
+    ("end", "shape", "text"),
+    [("input", [48, 48, 3], "input has the shape .48, 48, 3.; expected .48, 48, 1., grey"),
+     ("output", [6], "output has the shape .6.; expected .7., a probability per class")],
+)  # fmt: skip
+def test_a_network_of_other_images_or_classes_is_refused_before_it_is_trained(described, tmp_path, end, shape, text):
+    with pytest.raises(ConfigError, match=f"make_model: the network's {text}"):
+        network = described["plain"] | {f"{end}_shape": shape}
+        model_figures.show_network(network, model="my_model", label="Mine", folder=tmp_path)
