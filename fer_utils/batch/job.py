@@ -24,11 +24,11 @@ import psutil
 
 from fer_utils.batch import processes
 from fer_utils.batch.config import check_notebook
-from fer_utils.batch.progress import say
+from fer_utils.batch.progress import name_of, outcome, say
 from fer_utils.errors import ConfigError
 from fer_utils.files import move, read_json, write_json
+from fer_utils.findings.results import Training, read_training
 from fer_utils.paths import project_root
-from fer_utils.words import duration
 
 #: The notebooks that are not a model's, by the name of their folder in a run.
 CHAPTERS = {
@@ -157,14 +157,15 @@ def is_trained(state):
 
 def run_model(plan, out, entry):
     """Execute a model's notebook; if it fails, leave a record of why and return False."""
-    name, place = f"{entry['label']} (seed {entry['seed']})", f"{entry['model']}/seed-{entry['seed']}"
+    place = f"{entry['model']}/seed-{entry['seed']}"
     state, result, work = out / ".training" / place, out / place, out / ".training" / place / "notebook.ipynb"
     failed = out / "failed" / f"{place.replace('/', '-')}.json"
     for path in (failed, state / "progress.json"):
         path.unlink(missing_ok=True)
     parameters = entry["parameters"] | {"out": str(out), "threads": entry["threads"]}
+    training = Training(entry["model"], entry["seed"], entry["label"], result)
+    name = name_of(training)
     say(f"{name}: begins")
-    started = time.monotonic()
     try:
         if "error" in entry:  # found before the run began
             raise ConfigError(entry["error"])
@@ -185,9 +186,9 @@ def run_model(plan, out, entry):
             say(f"{name}: the failure cannot be recorded: {reason}")
         say(f"{name}: FAILED: {message}" + ("" if "error" in entry else f"\n  the notebook up to there: {work}"))
         return False
-    score = read_json(result / "metrics.json")["best"]["test"]["accuracy"]
-    say(f"{name}: done in {duration(time.monotonic() - started)}, test accuracy {score:.3f}")
-    return True
+    training = read_training(result, entry["model"], entry["seed"], entry["label"])
+    say(f"{name}: {outcome(training)}")
+    return training.finished
 
 
 def stop(status):
