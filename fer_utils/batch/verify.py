@@ -59,22 +59,9 @@ def changed_rows(run):
         for name in ("predictions", "predictions_last"):
             table = getattr(result, name)
             if table is not None:
+                file = f"{result.model}/seed-{result.seed}/{name}.parquet"
                 for row in table[np.asarray(checks(table)) != table.get("check", -1)].itertuples():
-                    yield file_of(run, result, f"{name}.parquet"), f"row {row.Index} ({row.id}) was changed by hand"
-
-
-def file_of(run, result, name):
-    """Name of a training's file within the set."""
-    return (result.folder / name).relative_to(run.folder).as_posix()
-
-
-def numbers(tree, place=""):
-    """Yield (place, number) of each number in nested dictionaries."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from numbers(value, f"{place}{name}.")
-        else:
-            yield f"{place}{name}", value
+                    yield file, f"row {row.Index} ({row.id}) was changed by hand"
 
 
 def changed_metrics(run, counted):
@@ -84,12 +71,14 @@ def changed_metrics(run, counted):
         vars(last)["predictions"] = result.predictions_last
         for kind, source in (("best", result), ("last", last)):
             for part in ("public", "private", "test") if source.predictions is not None else ():
-                ours = dict(numbers(scores(*source.select(part))))
-                counted["scores"] += len(ours)
-                for place, value in numbers(result.metrics[kind][part]):
-                    if not same(value, ours.get(place)):
-                        text = f"{kind}.{part}.{place}: published {value}, recomputed {ours.get(place)}"
-                        yield file_of(run, result, "metrics.json"), text
+                # Nested scores by dotted names.
+                both = pd.json_normalize([result.metrics[kind][part], scores(*source.select(part))]).astype(object)
+                both = both.where(both.notna(), None)
+                counted["scores"] += both.shape[1]
+                for place, (old, new) in both.items():
+                    if not same(old, new):
+                        text = f"{kind}.{part}.{place}: published {old}, recomputed {new}"
+                        yield f"{result.model}/seed-{result.seed}/metrics.json", text
 
 
 def name_of_row(row):
