@@ -197,8 +197,8 @@ def write_csv(verdicts, folder):
     return path
 
 
-def telling(verdicts, n=3):
-    """Choose the rows that say most, one of each verdict in turn.
+def telling(verdicts):
+    """Choose the three rows that say most, one of each verdict in turn.
 
     Of the claims not reproduced the one farthest from the thesis's figure, of those reproduced the nearest (each as a
     part of that figure), of the contradictions the one that touches most other claims.
@@ -210,9 +210,9 @@ def telling(verdicts, n=3):
         v.CONTRADICTED: ranked.sort_values(["touches", "difference"], ascending=False, kind="stable"),
     }
     queues = {verdict: list(order.index[order["verdict"] == verdict]) for verdict, order in orders.items()}
-    chosen = [queue.pop(0) for queue in queues.values() if queue][:n]
+    chosen = [queue.pop(0) for queue in queues.values() if queue]
     for verdict in (v.NOT_REPRODUCED, v.CONTRADICTED, v.REPRODUCED):
-        chosen += queues[verdict][: n - len(chosen)]
+        chosen += queues[verdict][: 3 - len(chosen)]
     return verdicts.loc[chosen]
 
 

@@ -95,12 +95,12 @@ def summary(table):
     return found.reset_index()
 
 
-def plot(table, claim="F02"):
-    """Draw the specification curve of a claim about accuracy: sorted values above, the choices behind each below.
+def plot(table):
+    """Draw the specification curve of the accuracy (claim F02): sorted values above, the choices behind each below.
 
     Returns the figure and the rows drawn, in order.
     """
-    rows = table[table["claim"] == claim].drop_duplicates([*CHOICES, "reading", "seed"])
+    rows = table[table["claim"] == "F02"].drop_duplicates([*CHOICES, "reading", "seed"])
     rows = rows.sort_values("value", kind="stable", ignore_index=True)
     figure = Figure(figsize=(7.5, 5.2), layout="constrained")
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 3])

@@ -35,16 +35,16 @@ def aligned(results, part="test"):
     return first.index, y_true, [table[list(PROBABILITY_COLUMNS)].to_numpy() for table in tables]
 
 
-def comparable(results, part="test"):
-    """Return those trainings that can be ranked with the first: under its protocol, scored on the same images."""
+def comparable(results):
+    """Return those trainings that can be ranked with the first: under its protocol, tested on the same images."""
 
     def key(result):
-        return result.record["protocol"], frozenset(result.predictions.loc[result.mask(part), "id"])
+        return result.record["protocol"], frozenset(result.predictions.loc[result.mask("test"), "id"])
 
     return [result for result in results if key(result) == key(results[0])]
 
 
-def ensemble(results, part="test"):
+def ensemble(results, part):
     """Average the probabilities of several trainings (soft voting); labels (n,) and probabilities (n, 7)."""
     _, y_true, y_proba = aligned(results, part)
     return y_true, np.mean(y_proba, axis=0)
@@ -77,9 +77,9 @@ def compare(results, part="test"):
     return pairs.assign(p_holm=multipletests(pairs["p"], method="holm")[1])[columns]
 
 
-def detectable(n, discordance, power=0.8, alpha=0.05):
-    """Smallest difference in accuracy that a paired test of `n` images finds with a power.
+def detectable(n, discordance):
+    """Smallest difference in accuracy that a paired test of `n` images at 5% finds with a power of 80%.
 
     `discordance` is the share of the images that one of the two classifies correctly and the other does not.
     """
-    return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * np.sqrt(discordance / n))
+    return float(stats.norm.ppf([0.975, 0.8]).sum() * np.sqrt(discordance / n))

@@ -60,7 +60,7 @@ def same_mix_accuracy(y_true, right, seen):
     return float((mix * unseen.reindex(mix.index)).sum(skipna=False)) if len(mix) else np.nan
 
 
-def explain(run, part="test"):
+def explain(run):
     """Score each model with and without duplicates, conflicting labels and test images that were trained on.
 
     Returns
@@ -73,7 +73,7 @@ def explain(run, part="test"):
         return Part("The dataset notebook was not run, so duplicates are not known.", command=command(run))
     rows, same_mix = [], {}
     for result in run.first_seeds:
-        predictions = result.predictions[result.mask(part)]
+        predictions = result.predictions[result.mask("test")]
         marks = flags_of(run, result)
         unknown = int((~predictions["id"].isin(marks.index)).sum())
         if unknown:

@@ -38,7 +38,7 @@ class Part:
 # --- the threshold (F25) ---------------------------------------------------------------------------------------
 
 
-def threshold_curves(results, part="test"):
+def threshold_curves(results, part):
     """Precision and recall against the threshold, all classes pooled.
 
     Returns
@@ -230,7 +230,7 @@ def tell_apart(row):
     )
 
 
-def pairs(run, wanted, part="test", pretrained=False):
+def pairs(run, wanted, pretrained=False):
     """Compare pairs of models on the same images, the first seed of each (claims S08 and S09).
 
     `wanted` are pairs of models such as `PRETRAINED_PAIRS`. With `pretrained` a pair counts only if its first training
@@ -254,12 +254,12 @@ def pairs(run, wanted, part="test", pretrained=False):
             missing += [name for name in names if name not in first]
         else:
             try:
-                table = comparisons.compare(sides, part)
+                table = comparisons.compare(sides)
             except ResultsError as error:
                 sentences.append(str(error))
                 continue
             for side, result in zip("ab", sides, strict=True):
-                found = metrics.scores(*result.select(part))
+                found = metrics.scores(*result.select("test"))
                 table[f"accuracy_{side}"], table[f"macro_f1_{side}"] = found["accuracy"], found["macro_f1"]
             tables.append(table)
             starts = [f"{result.label} {result.record['weights']['used']}" for result in sides]

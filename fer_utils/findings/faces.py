@@ -21,14 +21,12 @@ SUREST = "the surest mistakes"
 EXTENT = (0, IMAGE_SIZE, IMAGE_SIZE, 0)
 
 
-def pick(result, part="test", cells=3, faces=4):
+def pick(result, cells=3, faces=4):
     """Choose test images that a model got wrong.
 
     Parameters
     ----------
     result : ModelResult
-    part : str
-        See `fer_utils.findings.results.PARTS`.
     cells : int
         Confusions to show, those with the largest percentage of their true class; an image of each is drawn at random.
     faces : int
@@ -39,7 +37,7 @@ def pick(result, part="test", cells=3, faces=4):
     DataFrame
         ``shown`` (the row of the figure), ``id``, ``true``, ``predicted``, ``confidence`` and the seven probabilities.
     """
-    table = result.predictions[result.mask(part)].sort_values("id", kind="stable")
+    table = result.predictions[result.mask("test")].sort_values("id", kind="stable")
     names, proba = np.array(CLASSES), table[list(PROBABILITY_COLUMNS)].to_numpy()
     label, guess = table["label"].to_numpy(dtype=np.int64), proba.argmax(axis=1)
     table = table.assign(true=names[label], predicted=names[guess], confidence=proba.max(axis=1))

@@ -138,16 +138,16 @@ def accuracy_bars(table, references=None, others=None):
     return figure, table.assign(thesis=table["model"].map(references).astype(float))
 
 
-def class_scores(table, metric="f1"):
-    """Draw one score (``f1``, ``precision``, ``recall`` or ``auc``) of each class and model with its interval.
+def class_scores(table):
+    """Draw the F1 of each class and model with its interval.
 
     `table` holds ``model``, ``label`` and the columns of `statistics.class_intervals`; the data are its rows drawn.
     """
-    rows = table[table["metric"] == metric]
+    rows = table[table["metric"] == "f1"]
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     ax = figure.subplots()
     draw_bars(ax, rows, "class", "model", lambda row: model_style(row["model"]).bar)
-    ax.set(ylim=(0, 1), ylabel={"f1": "F1", "auc": "AUC"}.get(metric, metric.capitalize()))
+    ax.set(ylim=(0, 1), ylabel="F1")
     handles = [Patch(**model_style(model).bar, label=label) for model, label in labels_of(rows).items()]
     figure.legend(handles=handles, ncols=min(4, len(handles)), loc="outside upper center")
     return figure, rows
@@ -213,22 +213,23 @@ def confusion_matrices(result, part="test", per_class=140):
     return figure, pd.concat(tables, ignore_index=True)[["sample", "true", "predicted", "n", "percent"]]
 
 
-def reliability_diagram(results, bins=15):
-    """Draw accuracy against confidence in `bins` bins, with the expected calibration error (ECE).
+def reliability_diagram(results):
+    """Draw accuracy against confidence, with the expected calibration error (ECE).
 
     Images are those of each training's final part. The data are ``model``, ``label``, ``ece`` and the
     columns of `statistics.reliability`.
     """
 
     def compute(result):
-        table = statistics.reliability(*result.select(result.final_part), bins=bins)
+        table = statistics.reliability(*result.select(result.final_part))
         return table.assign(ece=statistics.calibration_error(table))
 
     data = stack(results, compute)
     figure, (axes,) = panels(labels_of(data), "Confidence", "Accuracy", height=3.0)
     for ax, (model, rows) in zip(axes, data.groupby("model", sort=False), strict=True):
         style, share = model_style(model), rows["n"] / rows["n"].sum()
-        ax.bar((rows["low"] + rows["high"]) / 2, share, 1 / bins, color="#cccccc", label="share of images")
+        middle, width = (rows["low"] + rows["high"]) / 2, 1 / len(rows)
+        ax.bar(middle, share, width, color="#cccccc", label="share of images")
         ax.plot([0, 1], [0, 1], "--", color="black", linewidth=0.8, label="perfectly calibrated")
         ax.plot(rows["confidence"], rows["accuracy"], color=style.color, marker=style.marker, label="accuracy")
         ax.set(xlim=(0, 1), ylim=(0, 1), title=f"{ax.get_title()}\nECE {rows['ece'].iloc[0]:.3f}")
@@ -249,8 +250,8 @@ def threshold_curves(table):
     return figure, table
 
 
-def interval_dots(table, *, rows, xlabel="Accuracy"):
-    """Draw values with intervals as dots, one line per value of the column `rows`, the models in their colours.
+def interval_dots(table, *, rows):
+    """Draw accuracies with intervals as dots, one line per value of the column `rows`, the models in their colours.
 
     `table` has ``model``, ``label``, ``value``, ``low``, ``high`` and the column `rows`; the data are the table.
     """
@@ -267,7 +268,7 @@ def interval_dots(table, *, rows, xlabel="Accuracy"):
     ax.tick_params(axis="y", which="minor", length=0)
     ax.grid(False, axis="y")
     ax.grid(True, axis="y", which="minor")
-    ax.set(ylim=(len(lines) - 0.5, -0.5), xlabel=xlabel)
+    ax.set(ylim=(len(lines) - 0.5, -0.5), xlabel="Accuracy")
     figure.legend(loc="outside upper center", ncols=min(4, len(labels)))
     return figure, table
 

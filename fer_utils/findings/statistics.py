@@ -54,10 +54,10 @@ def counted_metrics(counts):
     return dict(zip(("precision", "recall", "f1"), pooled, strict=True)) | confusion_scores(counts.sum(axis=-1))
 
 
-def resampled_counts(counts, n_resamples=RESAMPLES, seed=0):
+def resampled_counts(counts, n_resamples):
     """Draw images with replacement, seen only through their counts; shape (n_resamples, *counts.shape)."""
     n = int(counts.sum())
-    draws = np.random.default_rng(seed).multinomial(n, counts.ravel() / n, size=n_resamples)
+    draws = np.random.default_rng(0).multinomial(n, counts.ravel() / n, size=n_resamples)
     return draws.reshape(n_resamples, *counts.shape)
 
 
@@ -189,7 +189,7 @@ def headline(results, part, n_resamples=RESAMPLES, compute=intervals):
         names = {"model": result.model, "label": result.label, "seed": result.seed, "part": part}
         table = compute(*result.select(part), n_resamples=n_resamples)
         tables.append(table.assign(**names)[[*names, *table.columns]])
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return pd.concat(tables, ignore_index=True)
 
 
 def seed_spread(results, part):

@@ -37,20 +37,10 @@ class Block:
 
 
 def blocks(cells, told=None, name=""):
-    """Arrange a notebook's cells in blocks.
+    """Arrange a notebook's cells in a list of `Block`.
 
-    Parameters
-    ----------
-    cells : list of notebook nodes
-    told : dict, optional
-        Sections that other notebooks told before, source to a link to that notebook; those of this one are added. A
-        section that was told becomes a reference.
-    name : str
-        The link to this notebook, in markdown.
-
-    Returns
-    -------
-    list of Block
+    `told` holds the sections that other notebooks told before, source to a link to that notebook: these become a
+    reference, and those of this notebook, which `name` links to, are added.
     """
     found, pending = [], None
     for place, cell in enumerate(cells, 1):
