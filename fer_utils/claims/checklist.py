@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import yaml
 
-from fer_utils.claims.legend import CONTRADICTED
+from fer_utils.claims.claims import CONTRADICTED
 from fer_utils.claims.page import HERE, TEMPLATES
 from fer_utils.constants import USAGES
 from fer_utils.findings import statistics

@@ -14,17 +14,51 @@ import pandas as pd
 import yaml
 
 from fer_utils.claims import curves, dataset, networks, scores, setup, thesis  # noqa: F401  (they register functions)
-from fer_utils.claims import legend as v
 from fer_utils.claims.checks import JUDGES, NO, OPEN, UNKNOWN, YES, Check
 from fer_utils.claims.evidence import PRETRAINED, READINGS, Evidence, Untestable
 from fer_utils.claims.marks import marks
 from fer_utils.files import replacing
 from fer_utils.findings.statistics import RESAMPLES
 
+REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
+UNDECIDED = "undecided"
+FOLLOWED, NOT_FOLLOWED = "followed", "not followed"
+CONTRADICTED, CONSISTENT = "contradicted by the thesis itself", "consistent in itself"
+NOT_TESTABLE = "not testable here"
+
+#: In the order in which they are counted and shown, each with a sign, so that colour is not alone in telling them
+#: apart, its class in ``claims.css``, and its colours of ink and ground (WCAG AA).
+SIGNS = {
+    REPRODUCED: ("✓", "reproduced", "#0b5d3b", "#e6f4ec"),
+    NOT_REPRODUCED: ("✗", "not-reproduced", "#9b1c1c", "#fdecec"),
+    UNDECIDED: ("~", "undecided", "#1d4373", "#e8f0fa"),
+    FOLLOWED: ("✓", "followed", "#0b5d3b", "#e6f4ec"),
+    NOT_FOLLOWED: ("✗", "not-followed", "#9b1c1c", "#fdecec"),
+    CONTRADICTED: ("≠", "contradicted", "#5a3d00", "#fff5d9"),
+    CONSISTENT: ("=", "consistent", "#0b5d3b", "#e6f4ec"),
+    NOT_TESTABLE: ("?", "not-testable", "#3d454d", "#eef0f2"),
+}
+
+#: What a verdict of each group means.
+GROUPS = {
+    "results": "Results: does a rerun give what the thesis reports?",
+    "data": "Data: does the dataset hold what the thesis says?",
+    "arithmetic": "Arithmetic of the thesis: do its own numbers and words agree?",
+    "followed": "Followed: do the notebooks do what the text says?",
+    "literature": "Literature: what the thesis cites",
+}
+
+#: How the statements were chosen.
+SELECTION = (
+    "Two readings of the thesis, sentence by sentence, collected what a file can refute: numbers, orders, descriptions "
+    "of data, networks and training, and places where the thesis disagrees with itself. Sentences about motives, uses "
+    "and general theory are left out."
+)
+
 FILE = Path(__file__).with_name("claims.yaml")
 
 #: What a claim whose checks all hold is called, and one of which a check is refuted, where it is not "reproduced".
-WORDS = {"followed": (v.FOLLOWED, v.NOT_FOLLOWED), "arithmetic": (v.CONSISTENT, v.CONTRADICTED)}
+WORDS = {"followed": (FOLLOWED, NOT_FOLLOWED), "arithmetic": (CONSISTENT, CONTRADICTED)}
 
 
 @dataclass(frozen=True)
@@ -122,7 +156,7 @@ def judge(run, resamples=RESAMPLES):
     -------
     DataFrame
         One row per claim and reading, in the file's order: ``id``, ``reading`` ("" or one of `READINGS`), ``group``,
-        ``kind``, ``where``, ``statement``, ``verdict`` (one of `VERDICTS`), ``thesis`` and ``ours`` (text), ``low`` and
+        ``kind``, ``where``, ``statement``, ``verdict`` (a key of `SIGNS`), ``thesis`` and ``ours`` (text), ``low`` and
         ``high`` (95% interval of the first figure in ``ours``, NaN where it has none), ``rule``, ``reason``, ``seen``
         (what a shortened run saw, and at which share of the training), ``marks``, ``figure`` (ids separated by blanks),
         ``difference`` (how far ours is at most, as a part of the thesis's figure; NaN where there is no such number)
@@ -137,7 +171,7 @@ def judge_claim(claim, evidence):
     """Judge one claim under the evidence's reading; return a row of what `judge` returns."""
     checks, shown, seen, beside = claim.checks(evidence), evidence, "", ""
     verdict, reason = verdict_of(claim, checks, evidence)
-    if verdict == v.NOT_TESTABLE and claim.group in ("results", "data"):
+    if verdict == NOT_TESTABLE and claim.group in ("results", "data"):
         shown = replace(evidence, loose=True)
         loose, beside = claim.checks(shown), shown.beside(claim.models)
         seen = seen_of(claim, loose, shown)
@@ -170,8 +204,8 @@ def verdict_of(claim, checks, evidence):
         whys = list(dict.fromkeys(part.why for part in deciding))
     elif outcome == YES and claim.group != "arithmetic":
         whys = [f"all {len(checks)} checks hold" if len(checks) > 1 else "the check holds"]
-    good, bad = WORDS.get(claim.group, (v.REPRODUCED, v.NOT_REPRODUCED))
-    return {NO: bad, UNKNOWN: v.NOT_TESTABLE, OPEN: v.UNDECIDED, YES: good}[outcome], "; ".join(whys)
+    good, bad = WORDS.get(claim.group, (REPRODUCED, NOT_REPRODUCED))
+    return {NO: bad, UNKNOWN: NOT_TESTABLE, OPEN: UNDECIDED, YES: good}[outcome], "; ".join(whys)
 
 
 def seen_of(claim, checks, evidence):
@@ -184,6 +218,11 @@ def seen_of(claim, checks, evidence):
 
 
 # ---- what is made of the verdicts
+
+
+def tally(verdicts):
+    """Count the rows of each verdict that has any, in the order of `SIGNS`."""
+    return {verdict: n for verdict in SIGNS if (n := int((verdicts["verdict"] == verdict).sum()))}
 
 
 def write_csv(verdicts, folder):
@@ -205,30 +244,31 @@ def telling(verdicts):
     """
     ranked = verdicts.assign(touches=verdicts["id"].map(verdicts["see"].value_counts()).fillna(0))
     orders = {
-        v.NOT_REPRODUCED: ranked.sort_values("difference", ascending=False, kind="stable"),
-        v.REPRODUCED: ranked.sort_values("difference", kind="stable"),
-        v.CONTRADICTED: ranked.sort_values(["touches", "difference"], ascending=False, kind="stable"),
+        NOT_REPRODUCED: ranked.sort_values("difference", ascending=False, kind="stable"),
+        REPRODUCED: ranked.sort_values("difference", kind="stable"),
+        CONTRADICTED: ranked.sort_values(["touches", "difference"], ascending=False, kind="stable"),
     }
     queues = {verdict: list(order.index[order["verdict"] == verdict]) for verdict, order in orders.items()}
     chosen = [queue.pop(0) for queue in queues.values() if queue]
-    for verdict in (v.NOT_REPRODUCED, v.CONTRADICTED, v.REPRODUCED):
+    for verdict in (NOT_REPRODUCED, CONTRADICTED, REPRODUCED):
         chosen += queues[verdict][: 3 - len(chosen)]
     return verdicts.loc[chosen]
 
 
 def key_findings(verdicts):
-    """The findings that explain most, as (id, sentence), where the verdicts show them.
+    """The findings that explain most, where the verdicts show them.
 
     Returns
     -------
     list of (str, str)
+        Id and sentence.
     """
     found = verdicts.set_index("id")
     sentences = []
-    if found.at["F03", "verdict"] == v.CONSISTENT:
+    if found.at["F03", "verdict"] == CONSISTENT:
         first, second = stated("F03")["accuracy"]
         sentences.append(("F03", f"{first} and {second} are one confusion matrix: {found.at['F03', 'reason']}."))
-    if found.at["D12", "verdict"] == v.REPRODUCED:
+    if found.at["D12", "verdict"] == REPRODUCED:
         total = stated("D12")["total"]
         sentences.append(("D12", f"{total:,} is the dataset without disgust: {found.at['D12', 'ours']}."))
     return sentences

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import jinja2
 
-from fer_utils.claims.claims import load_tolerances
-from fer_utils.claims.legend import GROUPS, NOT_TESTABLE, SELECTION, SIGNS, VERDICTS, tally
+from fer_utils.claims.claims import GROUPS, NOT_TESTABLE, SELECTION, SIGNS, load_tolerances, tally
 from fer_utils.findings.figures import Displayable
 from fer_utils.words import listed
 
@@ -14,8 +13,9 @@ HERE = Path(__file__).parent
 #: How a command begins that a reason ends with.
 COMMAND = "./run_all.sh"
 
-LOADER = jinja2.FileSystemLoader(HERE)
-TEMPLATES = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
 
 
 def figure_words(anchor):
@@ -45,7 +45,7 @@ def render(verdicts):
             groups.append({"id": group, "title": title, "claims": claims, "tally": sentence(rows), "shared": shared})
     markup = TEMPLATES.get_template("claims.html.j2").render(
         css=(HERE / "claims.css").read_text(encoding="utf-8"),
-        counts={verdict: n for verdict, n in tally(verdicts).items() if n},
+        counts=tally(verdicts),
         groups=groups,
         n=verdicts["id"].nunique(),
         selection=SELECTION,
@@ -91,5 +91,4 @@ def parts(reason):
 
 def sentence(verdicts):
     """``"2 reproduced, 3 undecided"``."""
-    counts = tally(verdicts)
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    return ", ".join(f"{n} {verdict}" for verdict, n in tally(verdicts).items())

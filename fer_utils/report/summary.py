@@ -7,8 +7,8 @@ The summary has the sections of the ML Reproducibility Challenge (paperswithcode
 from bs4 import BeautifulSoup
 
 from fer_utils.claims import claims
+from fer_utils.claims.claims import GROUPS, SELECTION, SIGNS, tally
 from fer_utils.claims.evidence import Evidence
-from fer_utils.claims.legend import GROUPS, SELECTION, SIGNS, tally
 from fer_utils.claims.marks import collapsed
 from fer_utils.findings.figures import Displayable
 from fer_utils.report import facts
@@ -40,7 +40,7 @@ def opening(run, verdicts):
         answer=answer(run, verdicts, models),
         n_claims=len(judged),
         n_verdicts=len(verdicts),
-        tally={verdict: n for verdict, n in tally(verdicts).items() if n},
+        tally=tally(verdicts),
         signs=SIGNS,
         rows=models,
         tested=tested_on(run.models) if run.models else "",

@@ -11,7 +11,6 @@ from bs4 import BeautifulSoup
 from planted import edit_json, plant_model, plant_run, planted_history, planted_predictions, planted_record
 
 from fer_utils.claims import claims
-from fer_utils.claims import legend as words
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.files import write_json
 from fer_utils.findings import figures, runs
@@ -135,8 +134,8 @@ def test_without_a_model_the_claims_are_judged_all_the_same(tmp_path, execute, w
         write_json(tmp_path / "dataset" / "dataset.json", {"fingerprint": data | {"n_images": 210}})
     text = text_of(execute("audit", tmp_path))
     verdicts = pd.read_csv(tmp_path / "claims.csv").set_index("id")["verdict"]
-    assert (verdicts == words.CONTRADICTED).any()
-    assert (verdicts["D01"] == words.NOT_REPRODUCED) == (what == "dataset")
+    assert (verdicts == claims.CONTRADICTED).any()
+    assert (verdicts["D01"] == claims.NOT_REPRODUCED) == (what == "dataset")
     assert ("This copy has 210 images" in text) == (what == "dataset")
     execute("findings", tmp_path)
 
