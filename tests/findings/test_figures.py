@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from fer_utils.constants import CLASSES
-from fer_utils.findings import figures, plots, tables
+from fer_utils.findings import figures, plots
 
 WORDS = {"number": "5.1", "slug": "test", "title": "A & B", "caption": "1 < 2", "alt": 'it says "x" <y>'}
 
@@ -105,7 +105,7 @@ def test_a_figure_needs_a_text_alternative(tmp_path):
 
 def test_table_has_caption_scopes_and_escaped_cells(tmp_path):
     table = pd.DataFrame({"model": ["<b>x</b>", "y"], "score": [0.12345, np.nan], "n": [1000, 2], "<i>": ["<u>", None]})
-    shown = tables.publish_table(
+    shown = figures.publish_table(
         table, number="E1", slug="t", title="T", caption="c", folder=tmp_path, formats={"n": ",d", "absent": ".1f"}
     )
     soup = BeautifulSoup(shown._repr_html_(), "html.parser")
@@ -115,7 +115,7 @@ def test_table_has_caption_scopes_and_escaped_cells(tmp_path):
     assert [th.get_text() for th in soup.tbody.find_all("th", scope="row")] == ["<b>x</b>", "y"]
     assert [td.get_text() for td in soup.tbody.find_all("td")] == ["0.123", "1,000", "<u>", "–", "2", "–"]
     assert pd.read_csv(tmp_path / "table-E1-t.csv")["score"].iloc[0] == pytest.approx(0.12345)
-    folded = tables.publish_table(table, number="E1", slug="t", title="T <", caption="c", folder=tmp_path, fold=True)
+    folded = figures.publish_table(table, number="E1", slug="t", title="T <", caption="c", folder=tmp_path, fold=True)
     fold = BeautifulSoup(folded._repr_html_(), "html.parser").details
     assert fold.summary.get_text() == "Table E1. T <" and fold.table["id"] == "table-E1"
 
@@ -123,7 +123,7 @@ def test_table_has_caption_scopes_and_escaped_cells(tmp_path):
 def test_table_can_save_other_data_than_it_shows(tmp_path):
     table = pd.DataFrame({"score": ["0.1 [0.0, 0.2]"]}, index=pd.Index(["a"], name="model"))
     data = pd.DataFrame({"model": ["a"], "value": [0.1], "low": [0.0]})
-    shown = tables.publish_table(table, data=data, number="1", slug="t", title="T", caption="c", folder=tmp_path)
+    shown = figures.publish_table(table, data=data, number="1", slug="t", title="T", caption="c", folder=tmp_path)
     assert list(pd.read_csv(tmp_path / "table-1-t.csv").columns) == ["model", "value", "low"]
     heads = BeautifulSoup(shown._repr_html_(), "html.parser").find_all("th")
     assert [th.get_text() for th in heads] == ["model", "score", "a"]  # a named index gives the row headers
@@ -153,6 +153,6 @@ def test_styles_differ_without_colour(styles):
 
 
 def test_words_are_escaped():
-    assert "<script>" not in tables.paragraph("<script>")._repr_html_()
-    assert "<script>" not in tables.command_lines("<script>")._repr_html_()
+    assert "<script>" not in figures.paragraph("<script>")._repr_html_()
+    assert "<script>" not in figures.command_lines("<script>")._repr_html_()
     assert "<script>" not in figures.folded("<script>", "<script>")._repr_html_()

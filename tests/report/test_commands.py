@@ -14,8 +14,8 @@ from fer_utils.batch import plan as planning
 from fer_utils.claims import claims, page
 from fer_utils.files import write_json
 from fer_utils.findings import duplicates, explanations
+from fer_utils.findings.figures import command_lines
 from fer_utils.findings.results import command, read_run
-from fer_utils.findings.tables import command_lines
 from fer_utils.paths import project_root
 from fer_utils.report.page import build_report
 
