@@ -130,17 +130,6 @@ def notebook_parameters(notebook):
     return values
 
 
-def broken_notebooks(notebooks):
-    """Return those of some notebooks that cannot be run: name to what is wrong and what to do."""
-    broken = {}
-    for notebook in notebooks:
-        try:
-            notebook_parameters(notebook)
-        except ConfigError as error:
-            broken[notebook] = str(error)
-    return broken
-
-
 def check_notebook(path):
     """Raise a ConfigError that says what to do if a file is no notebook, or one with a merge unfinished."""
     try:

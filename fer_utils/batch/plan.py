@@ -162,9 +162,13 @@ def make_plan(options, command, on_message=print):
     scheduler, partition = cluster.parse(options.cluster) if options.cluster else (None, None)
     elsewhere = options.elsewhere or bool(scheduler)
     notebooks = dict.fromkeys(config["models"][model]["notebook"] for model in models)
-    broken = configuration.broken_notebooks(notebooks)
-    for error in broken.values():
-        on_message(f"*** {error}")
+    broken = {}  # to what is wrong and what to do
+    for notebook in notebooks:
+        try:
+            configuration.notebook_parameters(notebook)
+        except ConfigError as error:
+            broken[notebook] = str(error)
+            on_message(f"*** {error}")
     if len(broken) == len(notebooks):
         raise ConfigError("no notebook is left that could be run; what to do is said above")
     settings = configuration.read_settings(options.set, notebooks.keys() - broken)
@@ -187,6 +191,9 @@ def make_plan(options, command, on_message=print):
     entries = []
     name = "-".join([profile, data_name(fingerprint), *(f"{key}={value}" for key, value in sorted(settings.items()))])
     out = out or project_root() / "results" / re.sub(r"[^\w.,=+-]", "_", name)
+    # What a training asks of a node, beside its threads and minutes, as resources of Snakemake.
+    asked = {"mem_mb": NODE_MEMORY, "gpu": 1 if gpus else None, "slurm_partition": partition} if scheduler else {}
+    request = {resource: value for resource, value in asked.items() if value}
     share = NODE_THREADS if scheduler else max(1, max(os.cpu_count(), options.jobs) // options.jobs)
     for model in models:
         entry = config["models"][model]
@@ -219,8 +226,7 @@ def make_plan(options, command, on_message=print):
         "jobs": options.jobs,
         "cluster": scheduler,
         "elsewhere": elsewhere,
-        # What a training asks of a node, beside its threads and minutes.
-        "request": request(partition, gpus) if scheduler else {},
+        "request": request,
         # Another machine's jobs are not this one's business.
         "gpus": 0 if elsewhere else gpus,
         "at_once": options.jobs if elsewhere else jobs_at_once(options.jobs, gpus, on_message),
@@ -258,12 +264,6 @@ def begun_threads(out, model, seed):
 def request_minutes(seconds):
     """Return the minutes to ask of a node for a training that is estimated to take some seconds."""
     return max(LEAST_MINUTES, math.ceil(SLOWER * seconds / 60))
-
-
-def request(partition, gpus):
-    """Return what a training asks of a node, as resources of Snakemake."""
-    asked = {"mem_mb": NODE_MEMORY} | ({"gpu": 1} if gpus else {})
-    return asked | ({"slurm_partition": partition} if partition else {})
 
 
 def check_folder(out, plan):

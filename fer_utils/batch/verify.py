@@ -163,10 +163,8 @@ def main(arguments=None):
     if pictures:
         more = " ..." * (len(pictures) > SHOWN)
         print(f"Other bytes than drawn here (their data are compared): {', '.join(pictures[:SHOWN])}{more}")
-    by_file = {}
-    for name, text in found:
-        by_file.setdefault(name, []).append(text)
-    for name, texts in by_file.items():
+    by_file = pd.DataFrame(found, columns=["file", "text"]).groupby("file", sort=False)["text"]
+    for name, texts in by_file:
         print(*(f"DIFFERS: {name}: {text}" for text in texts[:SHOWN]), sep="\n")
         if len(texts) > SHOWN:
             print(f"  and {len(texts) - SHOWN} more differences in {name}")
