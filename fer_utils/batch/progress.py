@@ -73,18 +73,11 @@ def describe(progress):
 
 
 class Reporter:
-    """Reports the progress of the run in a folder while a ``with`` block runs.
+    """Reports the progress of the run in the folder `out` while a ``with`` block runs.
 
-    Where it is `live` it draws bars, and whatever else goes to the terminal must be printed by this process.
-
-    Parameters
-    ----------
-    out : Path
-    console : rich.console.Console, optional
-    elsewhere : bool
-        Whether the jobs are on other machines, so that what they print is not seen here.
-    queue : callable, optional
-        Returns a line on the jobs that wait for a machine.
+    Where it is `live` it draws bars, and whatever else goes to the terminal must be printed by this process. What jobs
+    on other machines (`elsewhere`) print is not seen here, so their news are told; `queue` returns a line on those that
+    wait.
     """
 
     def __init__(self, out, console=None, elsewhere=False, queue=None):

@@ -33,19 +33,7 @@ class Stopped(BaseException):
 def read_options(extra):
     """Look at what goes on to Snakemake, in a profile of its own and in SNAKEMAKE_PROFILE too.
 
-    Parameters
-    ----------
-    extra : list of str
-        What follows ``--`` on the command line.
-
-    Returns
-    -------
-    extra : list of str
-        The same, with paths of profiles that hold wherever the command is called.
-    elsewhere : bool
-        Whether jobs go to other machines.
-    dry : bool
-        Whether nothing is to be done.
+    Returns the words with absolute paths of profiles, whether jobs go to other machines, and whether nothing is done.
     """
     if not extra and "SNAKEMAKE_PROFILE" not in os.environ:
         return extra, False, False

@@ -174,19 +174,8 @@ def to_grey(image):
 def find_faces(picture, whole=False):
     """Find the faces in a grey picture with OpenCV's Haar cascade for frontal faces.
 
-    Parameters
-    ----------
-    picture : PIL.Image.Image
-        Of mode L. One of 48x48 pixels is a face itself.
-    whole : bool
-        Take the picture as one face, cut square around its middle.
-
-    Returns
-    -------
-    boxes : list of (int, int, int, int)
-        ``left, top, right, bottom`` in pixels, from left to right; the largest ones, at most `MOST_FACES`.
-    n : int
-        How many faces were found; 0 where there are none.
+    Returns boxes ``(left, top, right, bottom)`` in pixels, from left to right, of the `MOST_FACES` largest, and how
+    many faces were found. A picture of 48x48 pixels is a face itself; with `whole` any is, cut square around its middle.
     """
     if whole or picture.size == (IMAGE_SIZE, IMAGE_SIZE):
         side = min(picture.size)
