@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_utils.files import replacing
+from fer_utils.files import write_json
 
 #: A batch of the feature map after MobileNetV3Small's first convolution of a 48x48 image.
 SHAPE = (64, 24, 24, 16)
@@ -42,11 +42,8 @@ def main(arguments=None):
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path, help="run folder")
-    folder = parser.parse_args(arguments).run / "benchmarks"
-    folder.mkdir(parents=True, exist_ok=True)
-    found = measure()
-    with replacing(folder / "activations.json") as temporary:
-        Path(temporary).write_text(json.dumps(found, indent=1), encoding="utf-8")
+    folder, found = parser.parse_args(arguments).run, measure()
+    write_json(folder / "benchmarks" / "activations.json", found)
     print(json.dumps(found))
 
 
