@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from fer_utils.constants import PROBABILITY_COLUMNS
 from fer_utils.data import audit
 from fer_utils.findings import statistics
 from fer_utils.findings.explanations import Part
@@ -11,20 +10,10 @@ from fer_utils.findings.results import command
 
 
 def flags(images, trained):
-    """Mark the test images that make a score questionable.
+    """Mark the test images that make a score questionable, from ``dataset/images.parquet`` and the ids trained on.
 
-    Parameters
-    ----------
-    images : DataFrame
-        ``dataset/images.parquet``: ``id``, ``usage``, ``label``, ``pixel_hash``, ``std``.
-    trained : collection of str
-        ``id`` of the images that were trained on.
-
-    Returns
-    -------
-    DataFrame of bool
-        Indexed by ``id``: ``seen`` (the same pixels were trained on), ``repeated`` (they appear earlier in the test
-        split), ``conflicting`` (they have different labels in the dataset), ``constant`` (nearly one grey level).
+    Returns booleans by ``id``: ``seen`` (the same pixels were trained on), ``repeated`` (they appear earlier in the
+    test split), ``conflicting`` (they have different labels in the dataset), ``constant`` (nearly one grey level).
     """
     labels = images.groupby("pixel_hash")["label"].nunique()
     seen = set(images.loc[images["id"].isin(trained), "pixel_hash"])
@@ -82,8 +71,7 @@ def explain(run):
                 "predicted, so it was run on other data.",
                 command=command(run),
             )
-        y_true = predictions["label"].to_numpy(dtype=np.int64)
-        y_proba = predictions[list(PROBABILITY_COLUMNS)].to_numpy()
+        y_true, y_proba = result.select("test")
         used = marks.loc[predictions["id"]]
         same_mix[result.label] = same_mix_accuracy(y_true, y_proba.argmax(axis=1) == y_true, used["seen"].to_numpy())
         for name, choose in SUBSETS.items():
