@@ -161,7 +161,7 @@ def results_table(run):
         scores = [(tables[0], "accuracy"), (tables[1], "accuracy"), (tables[1], "macro_f1")]
         texts = [interval(*table.loc[(*place, name), ["value", "low", "high"]]) for table, name in scores]
         weights, seconds = result.record["weights"]["used"], result.record["times"]["train_seconds"]
-        cells = [result.label + (f", seed {result.seed}" if several else ""), weights.replace("none", "random"), *texts]
+        cells = [result.title if several else result.label, weights.replace("none", "random"), *texts]
         lines.append(f"| {' | '.join([*cells, str(result.record['epochs']['run']), duration(seconds)])} |")
     notes = [] if run.is_result else [f"These are no results: {'; '.join(run.reasons.values())}."]
     return "\n".join([*lines, "", *notes, "In brackets 95% intervals over the images."])
@@ -174,7 +174,7 @@ def describe(run):
     def once(text):
         return "; ".join(dict.fromkeys(filter(None, map(text, records))))
 
-    stops = [f"{r.label}, seed {r.seed}" for r in run.models if len(r.record.get("segments", ())) > 1]
+    stops = [result.title for result in run.models if len(result.record.get("segments", ())) > 1]
     versions = ("python", "tensorflow", "keras", "numpy", "matplotlib")
     known = (f"{name} {records[0].get('versions', {}).get(name)}" for name in versions)
     lines = [
@@ -197,9 +197,7 @@ def describe(run):
 def readme_block(folder):
     """Return what stands between the `MARKERS` of README.md: the results that a folder publishes, or nothing."""
     run = read_run(folder)
-    if not (run.models and run.plan.get("published")):
-        return ""
-    return f"{results_table(run)}\n"
+    return f"{results_table(run)}\n" if run.models and run.plan.get("published") else ""
 
 
 def fill_readme(root):
@@ -247,7 +245,7 @@ def publish(run):
     ConfigError if the run is not worth publishing or not complete, ResultsError if a file is broken.
     """
     refuse(run.plan)
-    missing = [f"{t.label}, seed {t.seed}" for t in run.trainings if not t.finished]
+    missing = [training.title for training in run.trainings if not training.finished]
     if missing or not run.models:
         raise ConfigError(
             f"--publish: {run.folder} lacks {listed(missing) or 'every training'}, and only complete runs are "

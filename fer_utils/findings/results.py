@@ -76,6 +76,11 @@ class Training:
     failure: dict = field(default_factory=dict)
 
     @property
+    def title(self):
+        """``"ResNet-50, seed 0"``."""
+        return f"{self.label}, seed {self.seed}"
+
+    @property
     def finished(self):
         """Whether it left results."""
         return bool(self.record) and not self.failure

@@ -43,17 +43,7 @@ UNKNOWN = "–"
 
 
 def conditions(result):
-    """List what may make a training's numbers other ones.
-
-    Parameters
-    ----------
-    result : ModelResult
-
-    Returns
-    -------
-    dict of str to str
-        A condition that a parameter decides has the parameter's name, alone or in brackets.
-    """
+    """Map what may change a training's numbers to its value; parameters have their name, alone or in brackets."""
     record, split, weights = result.record, result.record["split"], result.record["weights"]
     data, device, versions = record["data"], record.get("device", {}), record.get("versions", {})
     augmented = [f"{name} {value}" for name, value in record.get("augmentation", {}).items() if value]
@@ -138,7 +128,7 @@ def causes(table):
 def named(result, paired):
     """Label of a training, with its seed where the pairs have several of its model."""
     several = sum(result.model == ours.model for ours, _ in paired) > 1
-    return f"{result.label}, seed {result.seed}" if several else result.label
+    return result.title if several else result.label
 
 
 def on_the_same_images(ours, theirs):

@@ -28,11 +28,6 @@ def protocol_text(name):
     return f"{name} ({PROTOCOLS[name]})" if name in PROTOCOLS else name
 
 
-def named(training):
-    """``"ResNet-50, seed 0"``."""
-    return f"{training.label}, seed {training.seed}"
-
-
 def profile_of(run):
     """Return the run's profile, or ``""``."""
     return run.plan.get("profile") or next((t.record["profile"] for t in run.trainings if t.record.get("profile")), "")
@@ -59,9 +54,8 @@ def grouped(pairs):
     """Return each text once after the trainings it holds for, without an error's own text in brackets."""
     holders = {}
     for training, text in pairs:
-        holders.setdefault(re.sub(r" \(\w*(Error|Exception).*\)", "", text.partition("\n")[0]), []).append(
-            named(training)
-        )
+        short = re.sub(r" \(\w*(Error|Exception).*\)", "", text.partition("\n")[0])
+        holders.setdefault(short, []).append(training.title)
     return tuple(f"{'; '.join(names)}: {text}" for text, names in holders.items())
 
 
@@ -80,7 +74,7 @@ def notices(run):
     found = []
 
     def names(pairs):
-        return listed(named(training) for training, _ in pairs)
+        return listed(training.title for training, _ in pairs)
 
     def add(wanted, kind, title, text, points=(), loud=True):
         if wanted:
@@ -102,7 +96,7 @@ def notices(run):
     text = "Pretrained weights were unavailable; trained from random values"
     add(random, "warning", "RANDOM INITIALISATION", f"{text}: {names(random)}.", grouped(random))
     add(failed, "danger", "FAILED MODELS", f"Without results: {names(failed)}.", grouped(failed))
-    add(missing, "warning", "INCOMPLETE RUN", f"Planned and not trained yet: {listed(map(named, missing))}.")
+    add(missing, "warning", "INCOMPLETE RUN", f"Planned and not trained yet: {listed(t.title for t in missing)}.")
     add(not trainings, "warning", "NO MODELS", "No model has been trained in this run.")
     add(run.problems, "warning", "BROKEN FILES", "These files of the run were left out:", run.problems, loud=False)
     add(tried and not synthetic, "warning", "NOTES ON THE DATA", "Tried before these data:", tried, loud=False)

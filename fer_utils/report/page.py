@@ -67,7 +67,7 @@ def list_parts(run):
     *parts, last = [chapter(run, name, heading) for name, heading in CHAPTERS.items()]
     for training in run.trainings:
         place = f"{training.model}/seed-{training.seed}"
-        part = Part(place, facts.named(training), failure=training.failure)
+        part = Part(place, training.title, failure=training.failure)
         part.notebook = find_notebook(run.folder, place, partial_first=bool(training.failure))
         if part.notebook is None:
             part.note = "Its executed notebook is not in the run's folder."
