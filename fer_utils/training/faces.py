@@ -175,7 +175,7 @@ def find_faces(picture, whole=False):
     """Find the faces in a grey picture with OpenCV's Haar cascade for frontal faces.
 
     Returns boxes ``(left, top, right, bottom)`` in pixels, from left to right, of the `MOST_FACES` largest, and how
-    many faces were found. A picture of 48x48 pixels is a face itself; with `whole` any is, cut square around its middle.
+    many faces were found. A picture of 48x48 pixels is a face itself; with `whole` any is, cut square in its middle.
     """
     if whole or picture.size == (IMAGE_SIZE, IMAGE_SIZE):
         side = min(picture.size)
