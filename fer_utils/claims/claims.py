@@ -68,13 +68,13 @@ class Claim:
     id: str
     where: str
     group: str
-    kind: str
     statement: str
     thesis: str
     figures: tuple
     stated: dict
     within: dict
     models: tuple = ()
+    network: bool = False  # whether what was built answers it
     see: str = ""
 
     def __getattr__(self, name):
@@ -92,8 +92,12 @@ class Claim:
     @property
     def readings(self):
         """Readings of claim S08 under which it is judged; ``("",)`` for claims that do not ask."""
-        trained = self.group == "results" and self.kind != "network" and set(self.models) & set(PRETRAINED)
-        return tuple(READINGS) if trained else ("",)
+        return tuple(READINGS) if self.trained and set(self.models) & set(PRETRAINED) else ("",)
+
+    @property
+    def trained(self):
+        """Whether what was trained decides it."""
+        return self.group == "results" and not self.network
 
     def checks(self, evidence):
         """Its checks under the evidence's reading."""
@@ -156,9 +160,9 @@ def judge(run, resamples=RESAMPLES):
     -------
     DataFrame
         One row per claim and reading, in the file's order: ``id``, ``reading`` ("" or one of `READINGS`), ``group``,
-        ``kind``, ``where``, ``statement``, ``verdict`` (a key of `SIGNS`), ``thesis`` and ``ours`` (text), ``low`` and
-        ``high`` (95% interval of the first figure in ``ours``, NaN where it has none), ``rule``, ``reason``, ``seen``
-        (what a shortened run saw, and at which share of the training), ``marks``, ``figure`` (ids separated by blanks),
+        ``where``, ``statement``, ``verdict`` (a key of `SIGNS`), ``thesis`` and ``ours`` (text), ``low`` and ``high``
+        (95% interval of the first figure in ``ours``, NaN where it has none), ``rule``, ``reason``, ``seen`` (what a
+        shortened run saw, and at which share of the training), ``marks``, ``figure`` (ids separated by blanks),
         ``difference`` (how far ours is at most, as a part of the thesis's figure; NaN where there is no such number)
         and ``see`` (another claim's id).
     """
@@ -178,7 +182,7 @@ def judge_claim(claim, evidence):
         checks = loose if any(part.ours for part in loose) else checks
     ours = "; ".join(dict.fromkeys(part.ours for part in checks if part.ours))
     low, high = next(((part.low, part.high) for part in checks if part.low is not None), (nan, nan))
-    shared = ("id", "group", "kind", "where", "statement", "thesis", "rule", "see")
+    shared = ("id", "group", "where", "statement", "thesis", "rule", "see")
     return {name: getattr(claim, name) for name in shared} | {
         "reading": evidence.reading,
         "verdict": verdict,
@@ -187,7 +191,7 @@ def judge_claim(claim, evidence):
         "high": high,
         "reason": reason,
         "seen": seen,
-        "marks": marks(shown, claim.models) if claim.group == "results" and claim.kind != "network" else "",
+        "marks": marks(shown, claim.models) if claim.trained else "",
         "figure": " ".join(claim.figures),
         "difference": max((part.difference for part in checks if part.difference is not None), default=nan),
     }
