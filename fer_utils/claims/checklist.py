@@ -3,7 +3,7 @@
 ``checklist.yaml`` holds the items; `facts` what they are filled in with.
 """
 
-from dataclasses import dataclass
+from collections import namedtuple
 
 import numpy as np
 import yaml
@@ -24,13 +24,8 @@ SOURCES = {
 UNTRAINED = "nothing has been trained"
 
 
-@dataclass(frozen=True)
-class Item:
-    """One item: what is asked, ``yes``, ``no`` or ``not applicable``, and what shows it."""
-
-    asked: str
-    answer: str
-    evidence: str
+#: One item: what is asked, ``yes``, ``no`` or ``not applicable``, and what shows it.
+Item = namedtuple("Item", "asked answer evidence")
 
 
 def once(texts):
@@ -49,12 +44,6 @@ def left_out(result):
     train, test = (result.record["split"].get(name) for name in ("images_per_class", "test_images_per_class"))
     text = f"{result.label}: {train or 'all'} training images and {test or 'all'} of each test part per class"
     return text if train or test else ""
-
-
-def augmentation(result):
-    """Settings of a training's augmentation that are on."""
-    on = [f"{name} {value}" for name, value in result.record.get("augmentation", {}).items() if value]
-    return f"{result.label} {', '.join(on) or 'none'}"
 
 
 def facts(run, verdicts):
@@ -108,7 +97,7 @@ def facts(run, verdicts):
         "splits": once(map(split_text, records)),
         "left_out": once(map(left_out, first)) or "no image was left out",
         "decoder": data.get("decoder", "?"),
-        "augmentation": once(map(augmentation, first)),
+        "augmentation": once(f"{r.label} {', '.join(r.augmentation.values()) or 'none'}" for r in first),
         "link": SOURCES.get(data.get("variant"), ""),
         "unlinked": f"this copy is not a published one: {data.get('description')}"
         if data

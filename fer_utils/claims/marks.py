@@ -63,9 +63,8 @@ def marks_of(result, model):
         for name, value in wanted.items()
         if name in parameters and value is not None and parameters[name] != value
     ]
-    on = {name: value for name, value in record.get("augmentation", {}).items() if value}
-    if model in AUGMENTATION and on != AUGMENTATION[model]:
-        found.append(f"augmentation {', '.join(f'{name} {value}' for name, value in on.items()) or 'off'}")
+    if model in AUGMENTATION and {n: record["augmentation"][n] for n in result.augmentation} != AUGMENTATION[model]:
+        found.append(f"augmentation {', '.join(result.augmentation.values()) or 'off'}")
     if parameters.get("version", "v3") != "v3":
         found.append(f"MobileNet-{parameters['version'].upper()}")
     if record.get("precision", "float32") != "float32":

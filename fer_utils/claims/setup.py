@@ -81,8 +81,8 @@ def starts_from(e, model, start):
 @judges("S03", "S04", "S05")
 def network_as_described(e, c):
     """Initial weights, base, further layers and augmentation are as described; of MobileNet-V3 the top is trained."""
-    (model,), augmentation = c.models, e.every(c.models[0])[0].record.get("augmentation", {})
-    on = [name for name, value in augmentation.items() if value]
+    (model,) = c.models
+    on = e.every(model)[0].augmentation
     missing = [name for name in c.augmentation if name not in on]
     wrong = f"without {listed(missing)}" if missing else ""
     parts = [starts_from(e, model, c.start)]

@@ -177,6 +177,11 @@ class ModelResult(Training):
         return self.predictions["usage"].isin(PARTS[part]).to_numpy()
 
     @property
+    def augmentation(self):
+        """The settings of the augmentation that are on: ``{"rotation_range": "rotation_range 10"}``."""
+        return {name: f"{name} {value}" for name, value in self.record.get("augmentation", {}).items() if value}
+
+    @property
     def networks(self):
         """Names of the files of the trained network; a published set names those that it does not hold."""
         return sorted({path.name for path in self.folder.glob("model.*")} | set(self.record.get("left_out", ())))

@@ -46,11 +46,10 @@ def conditions(result):
     """Map what may change a training's numbers to its value; parameters have their name, alone or in brackets."""
     record, split, weights = result.record, result.record["split"], result.record["weights"]
     data, device, versions = record["data"], record.get("device", {}), record.get("versions", {})
-    augmented = [f"{name} {value}" for name, value in record.get("augmentation", {}).items() if value]
     sha = f" ({weights['sha256'][:8]})" if weights.get("sha256") else ""
     fast = record.get("fast_layers")
     last = (
-        *(", ".join(augmented) or "none", result.architecture.get("parameters", {}).get("total")),
+        *(", ".join(result.augmentation.values()) or "none", result.architecture.get("parameters", {}).get("total")),
         *(sum(split.get(name) or 0 for name in ("public", "private")), result.seed, record.get("precision")),
         *(None if fast is None else "on" if fast else "off", commit_text(record)),
         *(versions.get("tensorflow"), versions.get("keras")),
