@@ -27,7 +27,7 @@ from fer_utils.batch.config import check_notebook
 from fer_utils.batch.progress import name_of, outcome, say
 from fer_utils.errors import ConfigError
 from fer_utils.files import move, read_json, write_json
-from fer_utils.findings.results import Training, read_training
+from fer_utils.findings.results import read_training
 from fer_utils.paths import project_root
 
 #: The notebooks that are not a model's, by the name of their folder in a run.
@@ -157,13 +157,13 @@ def is_trained(state):
 
 def run_model(plan, out, entry):
     """Execute a model's notebook; if it fails, leave a record of why and return False."""
-    place = f"{entry['model']}/seed-{entry['seed']}"
-    state, result, work = out / ".training" / place, out / place, out / ".training" / place / "notebook.ipynb"
-    failed = out / "failed" / f"{place.replace('/', '-')}.json"
+    model, seed = entry["model"], entry["seed"]
+    training = read_training(out / model / f"seed-{seed}", model, seed, entry["label"])
+    state, result = out / ".training" / training.place, training.folder
+    work, failed = state / "notebook.ipynb", out / "failed" / f"{model}-seed-{seed}.json"
     for path in (failed, state / "progress.json"):
         path.unlink(missing_ok=True)
     parameters = entry["parameters"] | {"out": str(out), "threads": entry["threads"]}
-    training = Training(entry["model"], entry["seed"], entry["label"], result)
     name = name_of(training)
     say(f"{name}: begins")
     try:
@@ -186,7 +186,7 @@ def run_model(plan, out, entry):
             say(f"{name}: the failure cannot be recorded: {reason}")
         say(f"{name}: FAILED: {message}" + ("" if "error" in entry else f"\n  the notebook up to there: {work}"))
         return False
-    training = read_training(result, entry["model"], entry["seed"], entry["label"])
+    training = read_training(result, *training.key, training.label)
     say(f"{name}: {outcome(training)}")
     return training.finished
 

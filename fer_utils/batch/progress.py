@@ -24,9 +24,9 @@ def running(run):
     """Return the progress of each training at work: (model, seed) to the content of its ``progress.json``."""
     found = {}
     for training in run.trainings:
-        path = run.folder / ".training" / training.model / f"seed-{training.seed}" / "progress.json"
+        path = run.folder / ".training" / training.place / "progress.json"
         if not training.record and not training.failure and (progress := read_object(path)[0]):
-            found[training.model, training.seed] = progress
+            found[training.key] = progress
     return found
 
 
@@ -40,15 +40,13 @@ def left(run):
     finished = waiting = expected = actual = 0.0
     remaining = []
     for training in run.trainings:
-        key = training.model, training.seed
-        estimate = estimates[key]
+        key, estimate = training.key, estimates[training.key]
         if training.failure:
             finished += estimate
         elif training.record:
-            times = training.record["times"]
             finished += estimate
             expected += estimate
-            actual += times["train_seconds"] + times["evaluate_seconds"]
+            actual += training.seconds
         elif key in progress:
             rest = estimate * (1 - progress[key]["done"])
             seconds = progress[key]["seconds_left"]
@@ -117,8 +115,7 @@ class Reporter:
         progress = running(run)
         states = {}
         for training in run.trainings:
-            key = training.model, training.seed
-            states[key] = name_of(training), outcome(training, "begins" if key in progress else "")
+            states[training.key] = name_of(training), outcome(training, "begins" if training.key in progress else "")
         # What was there at the first look is no news.
         for key, (name, text) in states.items() if self.known else ():
             if text and self.known[key][1] != text:
@@ -131,7 +128,7 @@ class Reporter:
 
     def draw(self, run):
         """Update a bar for each training at work and one for the run."""
-        names = {(training.model, training.seed): name_of(training) for training in run.trainings}
+        names = {training.key: name_of(training) for training in run.trainings}
         done, seconds = left(run)
         rows = {key: (p["done"], describe(p), p["seconds_left"]) for key, p in running(run).items()}
         for key, (share, note, rest) in (rows | {"run": (done, "", seconds)}).items():
@@ -145,7 +142,7 @@ class Reporter:
         """Print a line for each training that finished an epoch, began to score, or has been silent for a while."""
         progress = running(run)
         for training in run.trainings:
-            key = training.model, training.seed
+            key = training.key
             if key not in progress:
                 continue
             text = describe(progress[key])
@@ -164,8 +161,8 @@ def outcome(training, otherwise=""):
         return f"FAILED: {training.failure['error']}"
     if not training.finished:
         return otherwise
-    times, accuracy = training.record["times"], training.metrics["best"]["test"]["accuracy"]
-    return f"done in {duration(times['train_seconds'] + times['evaluate_seconds'])}, test accuracy {accuracy:.3f}"
+    accuracy = training.metrics["best"]["test"]["accuracy"]
+    return f"done in {duration(training.seconds)}, test accuracy {accuracy:.3f}"
 
 
 def time_left(seconds):

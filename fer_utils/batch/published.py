@@ -111,7 +111,7 @@ def copy_inputs(run, target):
         columns = ["id", "usage", "label", "pixel_hash", "std"]
         images[columns].to_parquet(target / "dataset" / "images.parquet", index=False, compression="zstd")
     for result in run.models:
-        folder = target / result.model / f"seed-{result.seed}"
+        folder = target / result.place
         copy_files(result.folder, folder, ("history.csv", "metrics.json", "architecture.json").__contains__)
         weights = {path.name: path for path in result.folder.glob("model.*")}
         left_out = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in weights.items()}
@@ -157,9 +157,8 @@ def results_table(run):
     lines = [head + "| F1, macro, of these | Epochs | Training |", "|---|---|---|---|---|---|---|"]
     several = max(len(run.by_name(result.model)) for result in run.models) > 1
     for result in run.models:
-        place = (result.model, result.seed)
         scores = [(tables[0], "accuracy"), (tables[1], "accuracy"), (tables[1], "macro_f1")]
-        texts = [interval(*table.loc[(*place, name), ["value", "low", "high"]]) for table, name in scores]
+        texts = [interval(*table.loc[(*result.key, name), ["value", "low", "high"]]) for table, name in scores]
         weights, seconds = result.record["weights"]["used"], result.record["times"]["train_seconds"]
         cells = [result.title if several else result.label, weights.replace("none", "random"), *texts]
         lines.append(f"| {' | '.join([*cells, str(result.record['epochs']['run']), duration(seconds)])} |")
@@ -222,7 +221,7 @@ def write_sums(folder):
 
 def make_report(run, folder):
     """Write ``report.html`` from the run's executed notebooks, of each model the first, and of no other network."""
-    shown = ["dataset", *(f"{result.model}/seed-{result.seed}" for result in run.first_seeds)]
+    shown = ["dataset", *(result.place for result in run.first_seeds)]
     for place in shown:
         if (run.folder / place / "notebook.ipynb").exists():
             (folder / place).mkdir(parents=True, exist_ok=True)
@@ -265,7 +264,7 @@ def publish(run):
         copy_inputs(run, new)
         copy_files(run.folder / "figures", new / "figures", OF_DATASET.match)
         for result in run.first_seeds:  # another seed has the same network
-            place = Path(result.model, f"seed-{result.seed}", "figures")
+            place = Path(result.place, "figures")
             copy_files(run.folder / place, new / place)
         recompute(new)
         make_report(run, new)

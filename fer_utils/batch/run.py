@@ -82,15 +82,14 @@ def close(out, publishing, failed, status=0):
     run = read_run(out)
     estimates = {(entry["model"], entry["seed"]): entry["estimate"] for entry in run.plan["models"]}
     for result in run.models:
-        scored, times = result.metrics["best"][result.final_part], result.record["times"]
+        scored = result.metrics["best"][result.final_part]
         # An estimate made after the training has learnt from it.
-        earlier = times["finished"] < run.plan["created"]
-        beside = f"estimated {duration(estimates[result.model, result.seed])}"
+        earlier = result.record["times"]["finished"] < run.plan["created"]
+        beside = f"estimated {duration(estimates[result.key])}"
         print(
             f"  {name_of(result)}: accuracy {scored['accuracy']:.3f}, macro F1 {scored['macro_f1']:.3f} on "
             f"{scored['n']:,} images ({result.final_part}); training and scoring took "
-            f"{duration(times['train_seconds'] + times['evaluate_seconds'])}, "
-            f"{'in an earlier call' if earlier else beside}"
+            f"{duration(result.seconds)}, {'in an earlier call' if earlier else beside}"
         )
     for training in run.trainings:
         if training.failure:

@@ -59,9 +59,8 @@ def changed_rows(run):
         for name in ("predictions", "predictions_last"):
             table = getattr(result, name)
             if table is not None:
-                file = f"{result.model}/seed-{result.seed}/{name}.parquet"
                 for row in table[np.asarray(checks(table)) != table.get("check", -1)].itertuples():
-                    yield file, f"row {row.Index} ({row.id}) was changed by hand"
+                    yield f"{result.place}/{name}.parquet", f"row {row.Index} ({row.id}) was changed by hand"
 
 
 def changed_metrics(run, counted):
@@ -78,7 +77,7 @@ def changed_metrics(run, counted):
                 for place, (old, new) in both.items():
                     if not same(old, new):
                         text = f"{kind}.{part}.{place}: published {old}, recomputed {new}"
-                        yield f"{result.model}/seed-{result.seed}/metrics.json", text
+                        yield f"{result.place}/metrics.json", text
 
 
 def name_of_row(row):

@@ -76,6 +76,16 @@ class Training:
     failure: dict = field(default_factory=dict)
 
     @property
+    def key(self):
+        """Model and seed."""
+        return self.model, self.seed
+
+    @property
+    def place(self):
+        """Its folder within a run's: ``"resnet50/seed-0"``."""
+        return f"{self.model}/seed-{self.seed}"
+
+    @property
     def title(self):
         """``"ResNet-50, seed 0"``."""
         return f"{self.label}, seed {self.seed}"
@@ -102,6 +112,11 @@ class Training:
         if self.record.get("shortened"):
             found["shortened"] = f"shortened run ({self.extent})"
         return found
+
+    @property
+    def seconds(self):
+        """How long training and scoring took."""
+        return self.record["times"]["train_seconds"] + self.record["times"]["evaluate_seconds"]
 
     @property
     def is_result(self):

@@ -71,8 +71,8 @@ def conditions(result):
 
 def pairs(run, other):
     """Pair the trainings of two runs by model and seed, or by model and first seed; list of (ours, theirs)."""
-    theirs = {(result.model, result.seed): result for result in other.models}
-    found = [(result, theirs[place]) for result in run.models if (place := (result.model, result.seed)) in theirs]
+    theirs = {result.key: result for result in other.models}
+    found = [(result, theirs[result.key]) for result in run.models if result.key in theirs]
     paired = {ours.model for ours, _ in found}
     first = {result.model: result for result in other.first_seeds}
     rest = [result for result in run.first_seeds if result.model in first and result.model not in paired]

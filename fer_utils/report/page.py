@@ -66,9 +66,8 @@ def list_parts(run):
     """List the report's parts in order, without their HTML; findings and audit are always among them."""
     *parts, last = [chapter(run, name, heading) for name, heading in CHAPTERS.items()]
     for training in run.trainings:
-        place = f"{training.model}/seed-{training.seed}"
-        part = Part(place, training.title, failure=training.failure)
-        part.notebook = find_notebook(run.folder, place, partial_first=bool(training.failure))
+        part = Part(training.place, training.title, failure=training.failure)
+        part.notebook = find_notebook(run.folder, training.place, partial_first=bool(training.failure))
         if part.notebook is None:
             part.note = "Its executed notebook is not in the run's folder."
         elif not (training.record or training.failure):
