@@ -84,8 +84,8 @@ def explain(run):
                     | {"macro_f1": float(found.at["macro_f1", "value"])}
                 )
     table = pd.DataFrame(rows)
-    whole = table[table["subset"] == "all"].set_index("model")["value"]
-    table["change"] = table["value"] - table["model"].map(whole)
+    # The first row of a model is that of all images.
+    table["change"] = table["value"] - table.groupby("model")["value"].transform("first")
     text = (
         f"Test images scored: {len(used):,}. Also trained on: {used['seen'].sum():,}; repeating another test image: "
         f"{used['repeated'].sum():,}; with a label that the same picture contradicts elsewhere: "

@@ -15,16 +15,13 @@ def about_accuracy(table, references=None):
     """
     sentences = []
     for part, rows in table.groupby("part", sort=False):
-        where, ends = f"On {PART_NAMES[part]}", []
-        for value in (rows["value"].max(), rows["value"].min()):
-            tied = rows[rows["value"] == value]
-            ends.append(f"{listed(tied['label'])} {interval(*tied.iloc[0][['value', 'low', 'high']])}")
-        if len(rows) == 1:
-            sentences.append(f"{where} the accuracy is: {ends[0]}.")
-        elif ends[0] == ends[1]:
-            sentences.append(f"{where} all models have the same accuracy, {rows['value'].iloc[0]:.3f}.")
-        else:
-            sentences.append(f"{where} the highest accuracy is {ends[0]}, the lowest {ends[1]}.")
+        tied = [rows[rows["value"] == value] for value in (rows["value"].max(), rows["value"].min())]
+        most, least = (f"{listed(t['label'])} {interval(*t.iloc[0][['value', 'low', 'high']])}" for t in tied)
+        told = f"the highest accuracy is {most}, the lowest {least}"
+        if most == least:
+            same = f"all models have the same accuracy, {rows['value'].iloc[0]:.3f}"
+            told = same if len(rows) > 1 else f"the accuracy is: {most}"
+        sentences.append(f"On {PART_NAMES[part]} {told}.")
     for model, value in (references or {}).items():
         ours = table[table["model"] == model]
         if len(ours):
@@ -59,11 +56,9 @@ def about_roc(data):
     if areas.empty:
         return "No class has images."
     ends = []
-    for word, rows in (
-        ("lowest", areas.groupby("label")["auc"].idxmin()),
-        ("highest", areas.groupby("label")["auc"].idxmax()),
-    ):
-        models = areas.loc[rows].groupby("class", sort=False)["label"].agg(listed)
+    for word, which in (("lowest", "idxmin"), ("highest", "idxmax")):
+        rows = areas.loc[areas.groupby("label")["auc"].agg(which)]
+        models = rows.groupby("class", sort=False)["label"].agg(listed)
         ends.append(f"{word} for {'; for '.join(f'{name} ({who})' for name, who in models.items())}")
     return f"One-vs-rest AUC is {', and '.join(ends)}."
 
@@ -71,19 +66,17 @@ def about_roc(data):
 def about_confusion(data, per_class):
     """Say which classes are classified best and worst, which are confused most, and what the balanced sample holds."""
     sentences = []
-    supports = {}
-    for sample, rows in data.groupby("sample", sort=False):
-        supports[sample] = rows.groupby("true", sort=False)["n"].sum()
-        rows = rows.dropna(subset="percent")
-        right = rows[rows["true"] == rows["predicted"]].set_index("true")["percent"].sort_values(ascending=False)
-        wrong = rows[rows["true"] != rows["predicted"]]
+    for sample, rows in data.dropna(subset="percent").groupby("sample", sort=False):
+        on = rows["true"] == rows["predicted"]
+        right, wrong = rows[on].set_index("true")["percent"].sort_values(ascending=False), rows[~on]
         ends = f"{right.index[0]} {right.iloc[0]:.0f}% at best, {right.index[-1]} {right.iloc[-1]:.0f}% at worst"
         name = "On the balanced sample" if sample == "balanced" else "On all images"
         most = wrong["percent"].max()
         confused = [f"{row.true} taken for {row.predicted}" for row in wrong[wrong["percent"] == most].itertuples()]
         confusion = f"most often confused: {listed(confused[:3])}, {most:.0f}%" if most > 0 else "no class is confused"
         sentences.append(f"{name}, correct: {ends} (mean of the classes {right.mean():.1f}%); {confusion}.")
-    fewer = supports["balanced"][supports["balanced"] < per_class]
+    held = data[data["sample"] == "balanced"].groupby("true", sort=False)["n"].sum()
+    fewer = held[held < per_class]
     if len(fewer):
         counts = listed(f"{name} ({n})" for name, n in fewer.items())
         sentences.append(
@@ -119,16 +112,9 @@ def about_calibration(data):
 def about_pairs(pairs):
     """Say which pairs of models (from `comparisons.compare`) the test tells apart after Holm's correction."""
     different = pairs["p_holm"] < 0.05
-    sentences = [
-        f"At the 5% level, after Holm's correction, the test {verb}: "
-        + "; ".join(f"{row.a} and {row.b}" for row in rows.itertuples())
-        + "."
-        for verb, rows in (("tells apart", pairs[different]), ("does not tell apart", pairs[~different]))
-        if len(rows)
-    ]
-    most = pairs["detectable"].max()
-    sentences.append(
-        f"With {pairs['n'].iloc[0]:,} images it finds a difference of {100 * most:.1f} percentage points or more with "
-        "a power of 80%."
-    )
-    return " ".join(sentences)
+    sentences = []
+    for verb, rows in (("tells apart", pairs[different]), ("does not tell apart", pairs[~different])):
+        named = "; ".join(f"{row.a} and {row.b}" for row in rows.itertuples())
+        sentences += [f"At the 5% level, after Holm's correction, the test {verb}: {named}."] if named else []
+    power = f"{100 * pairs['detectable'].max():.1f} percentage points or more with a power of 80%"
+    return " ".join([*sentences, f"With {pairs['n'].iloc[0]:,} images it finds a difference of {power}."])

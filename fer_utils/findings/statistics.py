@@ -167,14 +167,13 @@ def class_intervals(y_true, y_proba, n_resamples=RESAMPLES):
     value = counted_metrics(counts)
     draws = counted_metrics(resampled_counts(counts, n_resamples))
     support = counts.sum(axis=(1, 2))
-    rows = []
+    metrics, rows = ("precision", "recall", "f1"), []
+    found = {m: np.stack([value[f"class_{m}"], *percentile_interval(draws[f"class_{m}"])]) for m in metrics}
     for k, name in enumerate(CLASSES):
-        for metric in ("precision", "recall", "f1"):
-            bounds = percentile_interval(draws[f"class_{metric}"][:, k])
-            row = (float(value[f"class_{metric}"][k]), *map(float, bounds))
-            rows.append((name, metric, *(row if support[k] else (np.nan,) * 3), int(support[k])))
         mine = y_true == k
-        rows.append((name, "auc", *auc_interval(y_proba[mine, k], y_proba[~mine, k]), int(support[k])))
+        scored = {m: found[m][:, k] if support[k] else [np.nan] * 3 for m in metrics}
+        scored["auc"] = auc_interval(y_proba[mine, k], y_proba[~mine, k])
+        rows += [(name, metric, *values, support[k]) for metric, values in scored.items()]
     return pd.DataFrame(rows, columns=["class", "metric", "value", "low", "high", "support"])
 
 
@@ -206,10 +205,9 @@ def seed_spread(results, part):
         for result in results
         for metric in ("accuracy", "macro_f1", "precision", "recall", "f1", "auc")
     ]
-    groups = pd.DataFrame(rows, columns=["model", "label", "metric", "value"]).groupby(
-        ["model", "label", "metric"], sort=False
-    )
-    return groups["value"].agg(seeds="count", mean="mean", sd="std", min="min", max="max").reset_index()
+    names = ["model", "label", "metric"]
+    groups = pd.DataFrame(rows, columns=[*names, "value"]).groupby(names, sort=False)["value"]
+    return groups.agg(seeds="count", mean="mean", sd="std", min="min", max="max").reset_index()
 
 
 def reliability(y_true, y_proba, bins=15):
