@@ -23,7 +23,7 @@ from fer_utils.batch.published import publish, refuse
 from fer_utils.batch.workflow import PATIENCE, Stopped
 from fer_utils.errors import ConfigError, FerError
 from fer_utils.files import SILENCE, remove_unfinished, write_json
-from fer_utils.findings import runs
+from fer_utils.findings import comparisons
 from fer_utils.findings.results import read_object, read_run
 from fer_utils.paths import project_root
 from fer_utils.words import duration, listed
@@ -123,7 +123,7 @@ def make_report(arguments):
     out = Path(options.out).expanduser().absolute() if options.out else plans[-1].parent
     if not (out / "plan.json").exists():
         raise ConfigError(f"{out}: no plan.json, so that this is no run folder; ./run_all.sh makes one")
-    if out == runs.PUBLISHED:
+    if out == comparisons.PUBLISHED:
         raise ConfigError(f"{out} is the published set, with its report.html; copy the folder to make the report again")
     lock = hold(out)
     # Over what is there: Snakemake would need seconds to say so. The page prints where it is, and so do we.
@@ -142,7 +142,7 @@ def make_report(arguments):
 
 def find_run(name):
     """Read the run folder that the command line names; ``published`` is ``figures/``."""
-    folder = runs.PUBLISHED if name == "published" else Path(name).expanduser().absolute()
+    folder = comparisons.PUBLISHED if name == "published" else Path(name).expanduser().absolute()
     run = read_run(folder)
     if not run.models:
         raise ConfigError(f"{folder}: no finished training there; expected a run folder, as ./run_all.sh makes it")
@@ -156,11 +156,11 @@ def compare(arguments):
     parser.add_argument("other", metavar="OTHER", nargs="?", default="published", help="default: published, figures/")
     options = parser.parse_args(arguments)
     run, other = find_run(options.run), find_run(options.other)
-    paired = runs.pairs(run, other)
+    paired = comparisons.pairs(run, other)
     if not paired:
         models = (listed(dict.fromkeys(result.model for result in side.models)) for side in (run, other))
         raise ConfigError("{} and {}: no model is in both ({}; {})".format(options.run, options.other, *models))
-    table, scored = runs.side_by_side(paired), runs.score(paired)
+    table, scored = comparisons.side_by_side(paired), comparisons.score(paired)
     table["b"] = table["b"].where(table["differs"] != "", "the same")
     shown = scored.assign(p=scored["p"].map("{:.2g}".format)).round(4).astype(str).replace("nan", "–")
     shown.columns = [name.replace("_", " ").replace("difference", "a - b") for name in shown]
@@ -170,7 +170,7 @@ def compare(arguments):
         for row in rows.to_numpy():
             grid.add_row(*map(escape, row), style="bold" if "differs" in rows and row[-1] else None)
         console.print(grid, "")
-    print(f"a is {run.folder}, b is {other.folder}. {runs.sentence(scored, table, ('a', 'b'))}")
+    print(f"a is {run.folder}, b is {other.folder}. {comparisons.sentence(scored, table, ('a', 'b'))}")
     return 0
 
 

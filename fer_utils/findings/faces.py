@@ -13,7 +13,7 @@ from fer_utils.errors import DataError, ResultsError
 from fer_utils.findings import statistics
 from fer_utils.findings.figures import GREY, PALETTE, publish
 from fer_utils.findings.results import read_object
-from fer_utils.findings.tables import paragraph
+from fer_utils.findings.figures import paragraph
 
 SUREST = "the surest mistakes"
 

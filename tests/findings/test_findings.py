@@ -13,7 +13,7 @@ from planted import edit_json, plant_model, plant_run, planted_history, planted_
 from fer_utils.claims import claims
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.files import write_json
-from fer_utils.findings import figures, runs
+from fer_utils.findings import comparisons, figures
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -36,7 +36,7 @@ def execute():
             patch.setattr(figures, "render", lambda figure, title: (b"<svg/>", b""))
             patch.setattr(figures, "stacked", lambda figure: None)
             patch.setattr(IPython.display, "display", lambda *items: shown.extend(items))
-            patch.setattr(runs, "PUBLISHED", folder / "published")
+            patch.setattr(comparisons, "PUBLISHED", folder / "published")
             for source, tags in cells(name):
                 if source.startswith("facts.show"):  # the value of a cell's last line is shown too
                     source = f"display({source})"

@@ -9,7 +9,7 @@ from planted import plant_run, planted_predictions, planted_record
 from statsmodels.stats.contingency_tables import mcnemar
 
 from fer_utils.constants import PROBABILITY_COLUMNS
-from fer_utils.findings import runs
+from fer_utils.findings import comparisons as runs
 from fer_utils.findings.results import read_run
 
 
