@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from fer_utils.claims import curves, dataset, networks, scores, setup, thesis  # noqa: F401  (they register functions)
+from fer_utils.claims import curves, dataset, scores, setup, thesis  # noqa: F401  (they register functions)
 from fer_utils.claims.checks import JUDGES, NO, OPEN, UNKNOWN, YES, Check
 from fer_utils.claims.evidence import PRETRAINED, READINGS, Evidence, Untestable
 from fer_utils.claims.marks import marks
