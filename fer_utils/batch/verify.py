@@ -63,8 +63,8 @@ def changed_rows(run):
                     yield f"{result.place}/{name}.parquet", f"row {row.Index} ({row.id}) was changed by hand"
 
 
-def changed_metrics(run, counted):
-    """Yield (file, what differs) for scores in ``metrics.json`` that the predictions do not give."""
+def compared_scores(run):
+    """Yield (file, which score, published, recomputed) of each score in ``metrics.json`` that predictions give."""
     for result in run.models:
         last = dataclasses.replace(result)
         vars(last)["predictions"] = result.predictions_last
@@ -72,12 +72,8 @@ def changed_metrics(run, counted):
             for part in ("public", "private", "test") if source.predictions is not None else ():
                 # Nested scores by dotted names.
                 both = pd.json_normalize([result.metrics[kind][part], scores(*source.select(part))]).astype(object)
-                both = both.where(both.notna(), None)
-                counted["scores"] += both.shape[1]
-                for place, (old, new) in both.items():
-                    if not same(old, new):
-                        text = f"{kind}.{part}.{place}: published {old}, recomputed {new}"
-                        yield f"{result.place}/metrics.json", text
+                for name, (old, new) in both.where(both.notna(), None).items():
+                    yield f"{result.place}/metrics.json", f"{kind}.{part}.{name}", old, new
 
 
 def name_of_row(row):
@@ -101,23 +97,15 @@ def changed_cells(published, recomputed):
                 yield f"row {at} ({name_of_row(after)}), {column}: published {a or '–'}, recomputed {b or '–'}"
 
 
-def changed_tables(folder, again, counted, pictures):
-    """Yield (file, what differs) for the verdicts and the files of ``figures/``; collect pictures that differ."""
+def changed_tables(folder, again, tables):
+    """Yield (file, what differs) for verdicts, tables and data of figures, and for files that only one side has."""
     old, new = ({p.name for p in (place / "figures").glob("*")} for place in (folder, again))
     for name in sorted(name for name in old - new if not OF_DATASET.match(name)):
         yield f"figures/{name}", "published, but not made from the published files"
     for name in sorted(new - old):
         yield f"figures/{name}", "made from the published files, but not published"
-    names = ["claims.csv", *(f"figures/{name}" for name in sorted(new & old))]
-    for name in names:
-        if name.endswith(".csv") and (folder / name).exists():
-            found = list(changed_cells(folder / name, again / name))
-            counted["tables"] += 1
-            yield from ((name, text) for text in found)
-        elif (folder / name).exists() and (folder / name).read_bytes() != (again / name).read_bytes():
-            pictures.append(name)
-    counted["pictures"] += sum(not name.endswith(".csv") for name in names)
-    counted["verdicts"] += len(pd.read_csv(again / "claims.csv"))
+    for name in tables:
+        yield from ((name, text) for text in changed_cells(folder / name, again / name))
     if (folder / "README.md").read_text(encoding="utf-8") != describe(read_run(again)):
         yield "README.md", "its text is not the one that the published files give"
 
@@ -134,16 +122,24 @@ def verify(folder):
             f"{folder}: no published set with predictions ({SUMS}, plan.json, "
             "<model>/seed-<n>/predictions.parquet); ./run_all.sh --publish makes one in figures/"
         )
-    counted = dict.fromkeys(("tables", "verdicts", "scores", "pictures"), 0)
-    pictures = []
-    found = [*changed_files(folder), *changed_rows(run), *changed_metrics(run, counted)]
+    compared = list(compared_scores(run))
+    found = [*changed_files(folder), *changed_rows(run)]
+    found += [
+        (file, f"{name}: published {old}, recomputed {new}") for file, name, old, new in compared if not same(old, new)
+    ]
     with tempfile.TemporaryDirectory(prefix="fer-verify-") as place:
         again = Path(place, "again")
         # As the figures of networks and dataset: they are made by other notebooks, from other files.
         shutil.copytree(folder, again, ignore=shutil.ignore_patterns("figures", "report.html"))
         recompute(again)
-        found += changed_tables(folder, again, counted, pictures)
-    return found, counted, pictures
+        names = ["claims.csv", *(f"figures/{path.name}" for path in sorted((again / "figures").glob("*")))]
+        names = [name for name in names if (folder / name).exists()]
+        tables, pictures = ([n for n in names if n.endswith(".csv") is wanted] for wanted in (True, False))
+        found += changed_tables(folder, again, tables)
+        counted = {"tables": len(tables), "scores": len(compared), "pictures": len(pictures)}
+        counted["verdicts"] = len(pd.read_csv(again / "claims.csv"))
+        redrawn = [name for name in pictures if (folder / name).read_bytes() != (again / name).read_bytes()]
+    return found, counted, redrawn
 
 
 def main(arguments=None):
