@@ -18,7 +18,7 @@ from pathlib import Path
 from fer_utils.errors import ConfigError, ResultsError
 from fer_utils.files import UNFINISHED, write_json, write_text
 from fer_utils.findings import statistics
-from fer_utils.findings.results import read_run
+from fer_utils.findings.results import once, read_run
 from fer_utils.paths import project_root
 from fer_utils.provenance import now, prediction_lines
 from fer_utils.words import commit_text, device_text, duration, interval, listed, plural
@@ -169,10 +169,6 @@ def results_table(run):
 def describe(run):
     """Write the published set's README.md from its files."""
     records = [result.record for result in run.models]
-
-    def once(text):
-        return "; ".join(dict.fromkeys(filter(None, map(text, records))))
-
     stops = [result.title for result in run.models if len(result.record.get("segments", ())) > 1]
     versions = ("python", "tensorflow", "keras", "numpy", "matplotlib")
     known = (f"{name} {records[0].get('versions', {}).get(name)}" for name in versions)
@@ -181,8 +177,8 @@ def describe(run):
         f"Made by `{run.plan['command']}`, published by `--publish`.\n",
         f"- profile: {run.plan['profile']} ({run.plan.get('about', '')})",
         f"- data: {run.plan.get('data_variant')}, fingerprint `{run.plan.get('data_sha256')}`",
-        f"- code: {once(commit_text)}",
-        f"- machine: {once(device_text)}; {records[0].get('versions', {}).get('platform', '')}",
+        f"- code: {once(map(commit_text, records))}",
+        f"- machine: {once(map(device_text, records))}; {records[0].get('versions', {}).get('platform', '')}",
         f"- software: {', '.join(known)}",
         f"- trained: {min(r['times']['started'] for r in records)} to {max(r['times']['finished'] for r in records)}",
         f"- stopped and resumed: {listed(stops) or 'none'}\n",

@@ -13,6 +13,7 @@ from fer_utils.claims.page import HERE, TEMPLATES
 from fer_utils.constants import USAGES
 from fer_utils.findings import statistics
 from fer_utils.findings.figures import Displayable
+from fer_utils.findings.results import once
 from fer_utils.words import PROTOCOLS, commit_text, device_text, duration, listed, plural
 
 SOURCES = {
@@ -26,11 +27,6 @@ UNTRAINED = "nothing has been trained"
 
 #: One item: what is asked, ``yes``, ``no`` or ``not applicable``, and what shows it.
 Item = namedtuple("Item", "asked answer evidence")
-
-
-def once(texts):
-    """Join texts, each once."""
-    return "; ".join(dict.fromkeys(filter(None, texts)))
 
 
 def split_text(record):

@@ -9,6 +9,7 @@ import os
 import shlex
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,11 @@ def read_object(path):
     if not isinstance(content, dict):
         return {}, f"{path.name} holds a {type(content).__name__}, expected an object"
     return content, ""
+
+
+def once(texts):
+    """Join texts, each once, without the empty ones."""
+    return "; ".join(dict.fromkeys(filter(None, texts)))
 
 
 @dataclass(frozen=True)
@@ -261,11 +267,8 @@ class Run:
     @property
     def reasons(self):
         """As `Training.reasons`, over all finished trainings; ``absent`` if there is none."""
-        found = {} if self.models else {"absent": {"no model has been trained": None}}
-        for result in self.models:
-            for kind, text in result.reasons.items():
-                found.setdefault(kind, {})[text] = None
-        return {kind: "; ".join(texts) for kind, texts in found.items()}
+        found = [result.reasons for result in self.models] or [{"absent": "no model has been trained"}]
+        return {kind: once(reasons.get(kind) for reasons in found) for kind in dict.fromkeys(chain(*found))}
 
     @property
     def is_result(self):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fer_utils.findings.figures import Displayable
+from fer_utils.findings.results import once
 from fer_utils.report.markup import render
 from fer_utils.words import PROTOCOLS, commit_text, device_text, listed, plural
 
@@ -116,25 +117,20 @@ def conditions(run):
     images = f", {data['n_images']:,} images" if data["n_images"] else ""
     started = min((t["started"] for t in times), default=run.plan.get("created"))
     finished = max((t["finished"] for t in times), default=None)
-    protocols = distinct(records, lambda r: protocol_text(r.get("protocol")))
+    protocols = once(protocol_text(r.get("protocol")) for r in records)
     found = {
         "Profile": profile_of(run),
         "Data": f"{data['source']} ({data['variant']}{images})",
         "Fingerprint": data["sha256"][:16],
         "Protocol": protocols or protocol_text(run.plan.get("protocol")),
         "Seeds": ", ".join(dict.fromkeys(str(t.seed) for t in run.trainings)),
-        "Device": distinct(records, device_text),
-        "Software": distinct(records, software_text),
-        "Code": distinct(records or [run.plan], commit_text),
+        "Device": once(map(device_text, records)),
+        "Software": once(map(software_text, records)),
+        "Code": once(map(commit_text, records or [run.plan])),
         "Date": " to ".join(moment(time) for time in (started, finished) if time),
         "Command": run.plan.get("command"),
     }
     return [(name, value) for name, value in found.items() if value]
-
-
-def distinct(records, text):
-    """Join what `text` says of each record, each once, without the empty ones."""
-    return "; ".join(dict.fromkeys(filter(None, map(text, records))))
 
 
 def software_text(record):
