@@ -11,9 +11,8 @@ from fer_utils.constants import CLASSES, IMAGE_SIZE, PROBABILITY_COLUMNS
 from fer_utils.data.dataset import load
 from fer_utils.errors import DataError, ResultsError
 from fer_utils.findings import statistics
-from fer_utils.findings.figures import GREY, PALETTE, publish
+from fer_utils.findings.figures import GREY, PALETTE, paragraph, publish
 from fer_utils.findings.results import read_object
-from fer_utils.findings.figures import paragraph
 
 SUREST = "the surest mistakes"
 
