@@ -39,8 +39,8 @@ MODEL_FILES += ["architecture.json", "summary.txt", "run.json"]
 
 
 def finished(name):
-    """The files of this name that the planned models left; those that failed have none."""
-    places = [f"{model}/seed-{seed}" for model, seed in PLAN]
+    """The files of this name that the models left, planned or of an earlier call; those that failed have none."""
+    places = [f"{entry['model']}/seed-{entry['seed']}" for entry in [*config["models"], *config.get("kept", [])]]
     return [f"{place}/{name}" for place in places if Path(place, "run.json").exists()]
 
 

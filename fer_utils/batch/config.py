@@ -26,6 +26,20 @@ JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
+class Loader(yaml.SafeLoader):
+    """YAML in which no name stands twice: the first entry would be lost without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        """Build a dict, or say which name stands twice, and where."""
+        names = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if name in names:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", key.start_mark)
+            names.add(name)
+        return super().construct_mapping(node, deep)
+
+
 def strict(required, **properties):
     """Return the JSON schema of an object with these properties and no others."""
     return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
@@ -67,12 +81,22 @@ def read_config():
     """Read and check ``config.yaml``; ConfigError with one line per mistake."""
     path = project_root() / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if found := mistakes(STRUCTURE, config) or mistakes(contents(config), config):
+    if found := mistakes(STRUCTURE, config) or same_labels(config) or mistakes(contents(config), config):
         raise ConfigError("\n  ".join([f"{path}:", *found]))
     return config
+
+
+def same_labels(config):
+    """Return one line for each model that has the label of another one: a table would take the two for one."""
+    seen = {}
+    return [
+        f"models.{model}.label: {entry['label']!r} is the label of {seen[entry['label']]} already; give it another one"
+        for model, entry in config["models"].items()
+        if seen.setdefault(entry["label"], model) != model
+    ]
 
 
 def contents(config):

@@ -1,5 +1,6 @@
 """The plan of a run: which models, with which parameters, on which data, and how long that will take."""
 
+import contextlib
 import itertools
 import math
 import os
@@ -16,9 +17,9 @@ from fer_utils.batch import config as configuration
 from fer_utils.data import dataset as datasets
 from fer_utils.data import splits
 from fer_utils.errors import ConfigError
-from fer_utils.findings.results import read_object, read_run
+from fer_utils.findings.results import read_object, read_run, read_training
 from fer_utils.paths import project_root
-from fer_utils.words import duration
+from fer_utils.words import duration, listed
 
 #: Milliseconds to train on an image, where ``config.yaml`` has no ``cost``: about that of the traditional CNN.
 COST = 8.0
@@ -188,7 +189,7 @@ def make_plan(options, command, on_message=print):
     device = "GPU" if gpus else "CPU"
     seen = seen_speeds(project_root() / "results", device)
     costs = {entry["notebook"]: entry["cost"] for entry in config["models"].values() if "cost" in entry}
-    entries = []
+    entries, places = [], {name: place for place, name in enumerate(config["models"])}
     name = "-".join([profile, data_name(fingerprint), *(f"{key}={value}" for key, value in sorted(settings.items()))])
     out = out or project_root() / "results" / re.sub(r"[^\w.,=+-]", "_", name)
     # What a training asks of a node, beside its threads and minutes, as resources of Snakemake.
@@ -197,7 +198,7 @@ def make_plan(options, command, on_message=print):
     share = NODE_THREADS if scheduler else max(1, max(os.cpu_count(), options.jobs) // options.jobs)
     for model in models:
         entry = config["models"][model]
-        planned = {"model": model, "label": entry["label"], "notebook": entry["notebook"]}
+        planned = {"model": model, "label": entry["label"], "notebook": entry["notebook"], "place": places[model]}
         if error := broken.get(entry["notebook"]):  # its job fails with this, the others are not touched
             planned |= {"parameters": {}, "threads": 1, "estimate": 0, "minutes": LEAST_MINUTES, "error": error}
             entries += [planned | {"seed": seed} for seed in seeds]
@@ -233,6 +234,10 @@ def make_plan(options, command, on_message=print):
         "models": entries,
     }
     check_folder(out, plan)
+    plan["kept"] = finished_before(out, config, plan, settings)
+    if plan["kept"]:
+        stay = (f"{entry['label']} (seed {entry['seed']})" for entry in plan["kept"])
+        on_message(f"Finished by earlier calls, and part of the report: {listed(stay)}")
     # On one machine the jobs share it.
     total = sum(entry["estimate"] for entry in entries) / (options.jobs if elsewhere else 1)
     basis = "from earlier runs here" if seen else "a guess: no run was timed here yet"
@@ -244,6 +249,24 @@ def make_plan(options, command, on_message=print):
         on_message(f"  {entry['label']}: {entry.get('error') or duration(entry['estimate']) + each}")
     on_message(f"Run folder: {out}")
     return plan | {"command": command, "created": provenance.now(), "git": provenance.git()}, out
+
+
+def finished_before(out, config, plan, settings):
+    """Return what earlier calls trained in the folder with these parameters: it stays in the tables and the report."""
+    asked, found = {(entry["model"], entry["seed"]) for entry in plan["models"]}, []
+    own = {"seed", "data", "out", "threads"}  # each training's, and the machine's
+    for place, model in enumerate(config["models"]):
+        for path in sorted((out / model).glob("seed-*/run.json")):
+            training = read_training(path.parent, model, int(path.parent.name.removeprefix("seed-")))
+            if training.key in asked or not training.finished:
+                continue
+            with contextlib.suppress(ConfigError):  # its notebook cannot be read
+                wanted = configuration.resolve_parameters(config, plan["profile"], model, settings)
+                used = training.record["parameters"]
+                if all(used.get(name, value) == value for name, value in wanted.items() if name not in own):
+                    names = {"model": model, "seed": training.seed, "label": training.label}
+                    found.append(names | {"place": place})
+    return found
 
 
 def read_seeds(text):

@@ -40,6 +40,8 @@ def left(run):
     finished = waiting = expected = actual = 0.0
     remaining = []
     for training in run.trainings:
+        if training.key not in estimates:
+            continue  # of an earlier call
         key, estimate = training.key, estimates[training.key]
         if training.failure:
             finished += estimate

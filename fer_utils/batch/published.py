@@ -92,7 +92,8 @@ def sha256(path):
 
 def copy_inputs(run, target):
     """Write the small run folder: what the chapters of `CHAPTERS` read, without weights, images and folders' names."""
-    plan = {name: value for name, value in run.plan.items() if not name.startswith("data_") and name != "models"}
+    plan = {name: value for name, value in run.plan.items() if not name.startswith("data_")}
+    plan.pop("kept", None)
     kept = ("data_variant", "data_description", "data_sha256")
     plan |= {name: run.plan[name] for name in kept if name in run.plan}
     plan["command"] = without_folders(run.plan.get("command", ""))

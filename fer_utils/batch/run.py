@@ -84,12 +84,12 @@ def close(out, publishing, failed, status=0):
     for result in run.models:
         scored = result.metrics["best"][result.final_part]
         # An estimate made after the training has learnt from it.
-        earlier = result.record["times"]["finished"] < run.plan["created"]
-        beside = f"estimated {duration(estimates[result.key])}"
+        earlier = result.record["times"]["finished"] < run.plan["created"] or result.key not in estimates
         print(
             f"  {name_of(result)}: accuracy {scored['accuracy']:.3f}, macro F1 {scored['macro_f1']:.3f} on "
             f"{scored['n']:,} images ({result.final_part}); training and scoring took "
-            f"{duration(result.seconds)}, {'in an earlier call' if earlier else beside}"
+            f"{duration(result.seconds)}, "
+            + ("in an earlier call" if earlier else f"estimated {duration(estimates[result.key])}")
         )
     for training in run.trainings:
         if training.failure:

@@ -227,8 +227,8 @@ class Run:
     plan, dataset : dict
         ``plan.json`` and ``dataset/dataset.json``; empty if a notebook was run alone.
     trainings : list of Training
-        What was planned, in the plan's order; without a plan what was found, by name and seed. Finished ones are
-        ModelResult.
+        What was planned, and what earlier calls finished, in the order of ``config.yaml``; without a plan what was
+        found, by name and seed. Finished ones are ModelResult.
     problems : list of str
         Files of the run as a whole that are broken.
     """
@@ -311,7 +311,8 @@ def read_run(folder):
         content, problem = read_object(path)
         if seed.isdigit():
             failures[model, int(seed)] = {"error": problem} if problem else FAILURE | content
-    wanted = {(entry["model"], entry["seed"]): entry.get("label") for entry in plan.get("models", [])}
+    entries = sorted([*plan.get("models", []), *plan.get("kept", [])], key=lambda entry: entry.get("place", 0))
+    wanted = {(entry["model"], entry["seed"]): entry.get("label") for entry in entries}
     if not wanted:
         places = {path.parent for path in folder.glob("*/seed-*/*") if path.suffix in (".json", ".ipynb")}
         found = [(path.parent.name, path.name.removeprefix("seed-")) for path in places]

@@ -8,13 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from planted import plant_run
+from planted import plant_model, plant_run, planted_record
 
-from fer_utils.batch import cli, config
+from fer_utils.batch import cli, config, progress
 from fer_utils.batch import plan as planning
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.data import synthetic
 from fer_utils.errors import ConfigError
+from fer_utils.files import write_json
+from fer_utils.findings.results import read_run
 from fer_utils.paths import project_root
 
 CONFIG = config.read_config()
@@ -85,6 +87,7 @@ def project(tmp_path, monkeypatch):
         (("models", "vgg16", "label"), 16, "16 is not of type 'string'"),
         (("models", "vgg16", "cost"), [1, 2], "is not of type 'number'"),
         (("models", "no name"), CONFIG["models"]["vgg16"], "'no name' does not match"),
+        (("models", "vgg16", "label"), "ResNet-50", "vgg16.label: 'ResNet-50' is the label of resnet50 already"),
         (("default_models",), ["vgg"], "'vgg' is not one of"),
         (("models", "vgg16", "notebook"), "9.ipynb", "config.yaml names the notebook 9.ipynb, and there is no"),
     ],
@@ -101,6 +104,10 @@ def test_every_mistake_has_a_line(project, tmp_path):
     assert len(str(caught.value).splitlines()) == 4
     (tmp_path / "config.yaml").write_text("models:\n\tvgg16: {}")
     with pytest.raises(ConfigError, match=r"cannot be read: .*cannot start any token.* line 2"):
+        config.read_config()
+    text = (project_root() / "config.yaml").read_text(encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(text + "  vgg16:\n    label: Another\n    notebook: 04_vgg16.ipynb\n")
+    with pytest.raises(ConfigError, match=r"'vgg16' stands twice.* line "):
         config.read_config()
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(ConfigError, match="the file: None is not of type 'object'"):
@@ -267,6 +274,37 @@ def test_folders_are_named_by_data_and_never_mixed(tmp_path):
         (out / "plan.json").write_text(json.dumps(made | {name: value}))
         with pytest.raises(ConfigError, match=f"holds a run with {name} {value}"):
             plan(tmp_path)
+
+
+def test_what_earlier_calls_finished_stays_in_the_report(tmp_path):
+    """Other seeds and models, trained with the parameters that this call would give them."""
+    options = ("--profile", "smoke", "--set", "batch_size=32")
+    made, out = plan(tmp_path, *options, "--models", "mobilenet_v3,vgg16,traditional_cnn", "--seeds", "0,1")
+    assert made["kept"] == []
+    trained = {(entry["model"], entry["seed"]): entry for entry in made["models"]}
+    del trained["vgg16", 1]
+    trained["traditional_cnn", 1]["parameters"] |= {"batch_size": 64}
+    for (model, seed), entry in trained.items():
+        record = planted_record(model, seed) | {"parameters": entry["parameters"] | {"data": "elsewhere", "threads": 9}}
+        plant_model(out, model, seed, record=record)
+    (out / "mobilenet_v3" / "seed-1" / "metrics.json").unlink()
+    messages = []
+    made, _ = plan(tmp_path, *options, "--models", "resnet50", messages=messages)
+    assert [(e["model"], e["seed"]) for e in made["kept"]] == [
+        ("traditional_cnn", 0),
+        ("vgg16", 0),
+        ("mobilenet_v3", 0),
+    ]
+    assert (
+        "Finished by earlier calls, and part of the report: Traditional CNN (seed 0), VGG-16 (seed 0) and"
+        in "\n".join(messages)
+    )
+    write_json(out / "plan.json", made)
+    assert [training.model for training in read_run(out).trainings] == [
+        "traditional_cnn", "resnet50", "vgg16", "mobilenet_v3",
+    ]  # fmt: skip
+    # The share of the work that is done is of this call's.
+    assert progress.left(read_run(out))[0] == 0
 
 
 # --- the estimate -------------------------------------------------------------------------------------------
