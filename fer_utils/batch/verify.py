@@ -17,6 +17,7 @@ import pandas as pd
 
 from fer_utils.batch.published import OF_DATASET, SUMS, checks, describe, recompute, sha256
 from fer_utils.errors import ConfigError
+from fer_utils.findings import model_figures
 from fer_utils.findings.results import read_run
 from fer_utils.metrics import scores
 from fer_utils.paths import project_root
@@ -24,6 +25,9 @@ from fer_utils.words import duration, plural
 
 #: How far two numbers may lie apart, as a part of them: CSV files have seven digits.
 ROUNDING = 3e-6
+
+#: How far a score counted after an epoch may lie from that of the predictions: rounding may move a rank or a threshold.
+EPOCH_TOLERANCE = 0.005
 
 #: Lines that are printed of one file.
 SHOWN = 6
@@ -97,13 +101,43 @@ def changed_cells(published, recomputed):
                 yield f"row {at} ({name_of_row(after)}), {column}: published {a or '–'}, recomputed {b or '–'}"
 
 
+def changed_histories(run):
+    """Yield (file, what differs) where a history has other scores of the best or last epoch than the predictions."""
+    for result in run.models:
+        if result.record["split"].get("epoch_images_per_class"):
+            continue  # each epoch was scored on some of the images
+        for kind in ("best", "last"):
+            epoch = result.metrics[kind]["epoch"]
+            row = result.history.set_index("epoch").loc[epoch]
+            for part in ("public", "private", "test"):
+                for name, value in result.metrics[kind][part].items():
+                    seen = row.get(f"{part}_{name}")
+                    if seen is not None and not abs(seen - value) <= EPOCH_TOLERANCE:
+                        text = f"epoch {epoch}, {part}_{name}: published {seen:.6g}, the predictions give {value:.6g}"
+                        yield f"{result.place}/history.csv", text
+
+
+def draw_networks(again):
+    """Draw the figures of the models' notebooks from the published files: each network, and its learning curves."""
+    for result in read_run(again).first_seeds:
+        names = {"model": result.model, "label": result.label, "folder": result.folder / "figures"}
+        if result.architecture:
+            model_figures.show_network(result.architecture, **names)
+        model_figures.show_output(result.history, "", **names)
+
+
+def drawn_in(folder):
+    """Names of the files in a folder's ``figures/`` and in those of its trainings."""
+    return {path.relative_to(folder).as_posix() for path in folder.glob("**/figures/*")}
+
+
 def changed_tables(folder, again, tables):
     """Yield (file, what differs) for verdicts, tables and data of figures, and for files that only one side has."""
-    old, new = ({p.name for p in (place / "figures").glob("*")} for place in (folder, again))
-    for name in sorted(name for name in old - new if not OF_DATASET.match(name)):
-        yield f"figures/{name}", "published, but not made from the published files"
+    old, new = drawn_in(folder), drawn_in(again)
+    for name in sorted(name for name in old - new if not OF_DATASET.match(Path(name).name)):
+        yield name, "published, but not made from the published files"
     for name in sorted(new - old):
-        yield f"figures/{name}", "made from the published files, but not published"
+        yield name, "made from the published files, but not published"
     for name in tables:
         yield from ((name, text) for text in changed_cells(folder / name, again / name))
     if (folder / "README.md").read_text(encoding="utf-8") != describe(read_run(again)):
@@ -123,16 +157,16 @@ def verify(folder):
             "<model>/seed-<n>/predictions.parquet); ./run_all.sh --publish makes one in figures/"
         )
     compared = list(compared_scores(run))
-    found = [*changed_files(folder), *changed_rows(run)]
+    found = [*changed_files(folder), *changed_rows(run), *changed_histories(run)]
     found += [
         (file, f"{name}: published {old}, recomputed {new}") for file, name, old, new in compared if not same(old, new)
     ]
     with tempfile.TemporaryDirectory(prefix="fer-verify-") as place:
         again = Path(place, "again")
-        # As the figures of networks and dataset: they are made by other notebooks, from other files.
         shutil.copytree(folder, again, ignore=shutil.ignore_patterns("figures", "report.html"))
         recompute(again)
-        names = ["claims.csv", *(f"figures/{path.name}" for path in sorted((again / "figures").glob("*")))]
+        draw_networks(again)
+        names = ["claims.csv", *sorted(drawn_in(again))]
         names = [name for name in names if (folder / name).exists()]
         tables, pictures = ([n for n in names if n.endswith(".csv") is wanted] for wanted in (True, False))
         found += changed_tables(folder, again, tables)
@@ -152,8 +186,8 @@ def main(arguments=None):
     print(
         f"{folder}: computed again in {duration(time.monotonic() - began)}: {counted['tables']} tables (those behind "
         f"figures among them), {counted['verdicts']} verdicts, {counted['scores']:,} scores, {counted['pictures']} "
-        f"pictures. Held against {SUMS} only: figures of the dataset and of the networks, histories, records, "
-        "scores on training images, report.html."
+        f"pictures. Held against {SUMS} only: figures of the dataset and of faces, epochs of a history but "
+        "the best and the last, records, scores on training images, report.html."
     )
     if pictures:
         more = " ..." * (len(pictures) > SHOWN)

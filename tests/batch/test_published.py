@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from planted import change_plan, edit_json, plant_run, planted_record
+from planted import change_plan, edit_json, plant_run, planted_record, read_model
 from sklearn.metrics import accuracy_score
 
 from fer_utils.batch import published, run, verify
 from fer_utils.constants import PROBABILITY_COLUMNS
 from fer_utils.errors import ConfigError, ResultsError
+from fer_utils.findings import model_figures
 from fer_utils.findings.results import read_run
+from fer_utils.metrics import METRICS
 from fer_utils.paths import project_root
 
 FIGURES = project_root() / "figures"
@@ -26,6 +28,16 @@ def plant(folder):
     plant_run(folder, models=("traditional_cnn", "resnet50"))
     command = f"./run_all.sh --profile paper --data {SECRET}/fer2013.zip"
     change_plan(folder, about="planted", command=command, data_variant="fer2013-kaggle-jpeg", data_sha256="ab" * 32)
+    for place in folder.glob("*/seed-0"):
+        # The scores after the third epoch are those of the predictions, which are planted as of that epoch.
+        history, best = pd.read_csv(place / "history.csv"), json.loads((place / "metrics.json").read_text())["best"]
+        for part in ("public", "private", "test"):
+            for name in METRICS:
+                history.loc[history["epoch"] == best["epoch"], f"{part}_{name}"] = best[part][name]
+        history.to_csv(place / "history.csv", index=False)
+        result = read_model(place)
+        names = {"model": result.model, "label": result.label, "folder": place / "figures"}
+        model_figures.show_output(result.history, "", **names)
     predictions = pd.read_parquet(folder / "resnet50" / "seed-0" / "predictions.parquet")
     images = predictions[["id", "usage", "label"]].assign(std=40.0, mean=1.0, sharpness=1.0)
     # Images 0 to 9 of each part show the same ten pictures.
@@ -96,8 +108,8 @@ def test_a_published_set_is_verified(project, capsys):
     tables, verdicts, scores, pictures = map(int, re.findall(r"(\d+) (?:tables|verdicts|scores|pictures)", printed))
     # Two trainings, three parts, the best epoch: nine scores and five of each class and the number of images.
     assert scores == 2 * 3 * (1 + 9 + 7 * 5) and verdicts == len(pd.read_csv(project / "figures" / "claims.csv"))
-    assert tables == len(list((project / "figures" / "figures").glob("*.csv")))  # claims.csv instead of fig-3.2
-    assert pictures == len(list((project / "figures" / "figures").glob("*.[sp][vn]g")))
+    assert tables == len(list((project / "figures").glob("**/figures/*.csv")))  # claims.csv instead of fig-3.2
+    assert pictures == len(list((project / "figures").glob("**/figures/*.[sp][vn]g")))
     # On one machine pictures are drawn to the same bytes.
     assert "Other bytes" not in printed
 
@@ -121,6 +133,10 @@ def test_what_was_changed_by_hand_is_named(project, tmp_path, monkeypatch):
     row = int(np.flatnonzero(predictions["usage"] == "PrivateTest")[3])
     predictions.loc[row, ["p_angry", "p_happy"]] = predictions.loc[row, ["p_happy", "p_angry"]].to_numpy()
     predictions.to_parquet(place / "predictions.parquet", index=False)
+    history = pd.read_csv(place / "history.csv")
+    history.loc[history["epoch"] == 3, "public_macro_f1"] += 0.01
+    history.loc[history["epoch"] == 4, "val_loss"] += 0.01
+    history.to_csv(place / "history.csv", index=False)
     (folder / "extra.csv").write_text("1\n")
     # The test above shows that these are what is computed again.
     made = {path.name: path.read_bytes() for path in (project / "figures" / "figures").glob("*-E*")}
@@ -146,9 +162,16 @@ def test_what_was_changed_by_hand_is_named(project, tmp_path, monkeypatch):
     assert told("traditional_cnn/seed-0/metrics.json", "best.public.per_class.fear.recall: published")
     assert told("traditional_cnn/seed-0/metrics.json", "best.private.")
     assert not told("traditional_cnn/seed-0/metrics.json", "best.public.per_class.happy")
+    assert len(told("traditional_cnn/seed-0/history.csv: epoch 3, public_macro_f1: published")) == 2  # best and last
+    assert told(
+        "traditional_cnn/seed-0/figures/fig-3.12-output-traditional_cnn.csv: row", "4, loss, validation", "value"
+    )
     assert told("extra.csv", "not published")
-    files = ("extra.csv", "claims.csv", "figures/table-E9", "traditional_cnn/seed-0/predictions")
-    assert all(text.startswith((*files, "traditional_cnn/seed-0/metrics", "README.md")) for text in texts)
+    files = ("extra.csv", "claims.csv", "figures/table-E9", "README.md")
+    files += tuple(
+        f"traditional_cnn/seed-0/{name}" for name in ("predictions", "metrics", "history", "figures/fig-3.12")
+    )
+    assert all(text.startswith(files) for text in texts)
 
 
 def test_a_failed_publish_leaves_the_old_set(project, tmp_path, monkeypatch):
