@@ -163,9 +163,7 @@ def test_what_was_changed_by_hand_is_named(project, tmp_path, monkeypatch):
     assert told("traditional_cnn/seed-0/metrics.json", "best.private.")
     assert not told("traditional_cnn/seed-0/metrics.json", "best.public.per_class.happy")
     assert len(told("traditional_cnn/seed-0/history.csv: epoch 3, public_macro_f1: published")) == 2  # best and last
-    assert told(
-        "traditional_cnn/seed-0/figures/fig-3.12-output-traditional_cnn.csv: row", "4, loss, validation", "value"
-    )
+    assert told("traditional_cnn/seed-0/figures/fig-3.12-output-traditional_cnn.csv: row", "(loss, validation), value")
     assert told("extra.csv", "not published")
     files = ("extra.csv", "claims.csv", "figures/table-E9", "README.md")
     files += tuple(
