@@ -122,8 +122,8 @@ def describe(error):
     if type(error).__name__ == "DeadKernelError":
         return "the kernel died; most often there was not enough memory"
     text = plain(f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}")
-    # HDF5 words it in its own way, with the system's words in it.
-    if "No space left on device" in text or "errno = 28" in text:
+    # HDF5 and tempfile word it in their own ways.
+    if re.search(r"No space left on device|errno = 28|No usable temporary directory", text):
         text = f"the disk is full; free some space and call again, to go on after the last whole epoch ({text})"
     return text
 

@@ -163,8 +163,8 @@ def outcome(training, otherwise=""):
         return f"FAILED: {training.failure['error']}"
     if not training.finished:
         return otherwise
-    accuracy = training.metrics["best"]["test"]["accuracy"]
-    return f"done in {duration(training.seconds)}, test accuracy {accuracy:.3f}"
+    accuracy = training.metrics["best"][training.final_part]["accuracy"]
+    return f"done in {duration(training.seconds)}, accuracy {accuracy:.3f} ({training.final_part})"
 
 
 def time_left(seconds):

@@ -12,6 +12,9 @@ LEAVE_OUT = "not-in-report"
 #: A line that another one overwrote, and a terminal's colours.
 OVERWRITTEN, COLOUR = re.compile(r"[^\n]*\r(?!\n)"), re.compile(r"\x1b\[[0-9;]*m")
 
+#: What TensorFlow says of an attribute that its own Keras sets; it means nothing and stands in every log.
+NOISE = re.compile(r"^.*NodeDef mentions attribute use_unbounded_threadpool.*\n?", re.MULTILINE)
+
 
 @dataclass
 class Block:
@@ -81,7 +84,7 @@ def shown(outputs):
             continue
         text = OVERWRITTEN.sub("", "".join(output.text for output in group))
         if kind == "stderr":
-            messages += text
+            messages += NOISE.sub("", text)
         elif COLOUR.sub("", text).strip():
             if found and found[-1].output_type == "stream":
                 found[-1].text += text

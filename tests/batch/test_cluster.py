@@ -433,11 +433,11 @@ def test_the_terminal_shows_what_jobs_on_nodes_say(slurm, tmp_path, capsys):
     for _ in range(2):
         reporter.tell(read_run(out))
     said = [line.partition("] ")[2] for line in capsys.readouterr().out.splitlines()]
-    accuracy = read_run(out).models[0].metrics["best"]["test"]["accuracy"]
+    accuracy = read_run(out).models[0].metrics["best"]["private"]["accuracy"]
     assert said == [
         "M1 (seed 0): begins",
         "1 at work on nodes, 2 waiting in SLURM's queue (Resources, Priority)",
-        f"M0 (seed 0): done in 2 min, test accuracy {accuracy:.3f}",
+        f"M0 (seed 0): done in 2 min, accuracy {accuracy:.3f} (private)",
         "M1 (seed 0): FAILED: planted",
     ]
 
