@@ -165,7 +165,7 @@ def selection(run):
         return Part(text, table, command(run, epochs=10))
     most = table.loc[table["optimism_private"].idxmax()]
     if table[["optimism_private", "optimism_both"]].to_numpy().max() == 0:
-        text = "In every training, the epoch that PublicTest chooses is also the best one on all other test images."
+        text = "In every training, the epoch that PublicTest chooses is also the best one on PrivateTest and on both."
         return Part(f"{text} {scored_each_epoch(results)}".strip(), table)
     text = (
         "Choosing the epoch on PrivateTest itself instead of on PublicTest adds "
