@@ -54,7 +54,7 @@ def differs(path, ask):
     try:
         before, after = ask("show", f"HEAD:{path}"), (project_root() / path).read_text(encoding="utf-8")
         return sources(before) != sources(after)
-    except (OSError, ValueError, KeyError, subprocess.SubprocessError):
+    except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
         return True
 
 

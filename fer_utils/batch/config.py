@@ -4,12 +4,14 @@ import ast
 import contextlib
 import functools
 import json
+import math
 import re
 
 import yaml
 
 from fer_utils.errors import ConfigError
 from fer_utils.paths import project_root
+from fer_utils.words import PROTOCOLS
 
 #: Parameters that options of the command set.
 RESERVED = dict.fromkeys(("model", "label", "notebook"), "--models") | {
@@ -17,10 +19,16 @@ RESERVED = dict.fromkeys(("model", "label", "notebook"), "--models") | {
     for name, option in (("seed", "seeds"), ("data", "data"), ("out", "out"), ("profile", "profile"))
 }
 
-#: Smallest values of parameters; 0 images or threads are all that there are.
-LEAST = {"epochs": 1, "batch_size": 1} | dict.fromkeys(
-    ("images_per_class", "test_images_per_class", "epoch_images_per_class", "threads"), 0
-)
+#: What parameters of these names may be, as JSON schemas; 0 images or threads are all that there are.
+LIMITS = {
+    **dict.fromkeys(("epochs", "batch_size"), {"minimum": 1}),
+    **dict.fromkeys(("images_per_class", "test_images_per_class", "epoch_images_per_class", "threads"), {"minimum": 0}),
+    "learning_rate": {"exclusiveMinimum": 0},
+    "dropout": {"minimum": 0, "exclusiveMaximum": 1},
+    "plateau_factor": {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    "protocol": {"enum": list(PROTOCOLS)},
+    "precision": {"enum": ["auto", "float32", "mixed_bfloat16", "mixed_float16"]},
+}
 
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -31,12 +39,12 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         """Build a dict, or say which name stands twice, and where."""
-        names = set()
+        names = []  # of any kind; what cannot be a name is refused below
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
             if name in names:
                 raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", key.start_mark)
-            names.add(name)
+            names.append(name)
         return super().construct_mapping(node, deep)
 
 
@@ -51,7 +59,9 @@ def named(schema):
 
 
 TEXT, OBJECT = {"type": "string"}, {"type": "object"}
-MODEL = strict(["label", "notebook"], label=TEXT, notebook=TEXT, parameters=OBJECT, cost={"type": "number"})
+MODEL = strict(
+    ["label", "notebook"], label=TEXT, notebook=TEXT, parameters=OBJECT, cost={"type": "number", "minimum": 0}
+)
 PROFILE = strict(["about", "parameters"], about=TEXT, parameters=OBJECT, models=named(OBJECT))
 STRUCTURE = strict(
     ["profiles", "default_models", "models"],
@@ -124,8 +134,7 @@ def parameter_schema(notebook):
             return {}  # broken: an error of the run that needs it
         raise
     types = {name: {"type": JSON_TYPES[type(value)]} for name, value in defaults.items() if name not in RESERVED}
-    least = {name: {"minimum": value} for name, value in LEAST.items()}
-    return strict([], **{name: kind | least.get(name, {}) for name, kind in types.items()})
+    return strict([], **{name: kind | LIMITS.get(name, {}) for name, kind in types.items()})
 
 
 @functools.cache
@@ -194,9 +203,10 @@ def resolve_parameters(config, profile, model, settings=()):
 def typed(text, kind):
     """Read the text of ``--set`` as a type; what cannot be read stays text, and is refused as such."""
     try:
-        return WORDS.get(text.lower(), text) if kind is bool else kind(text)
+        value = WORDS.get(text.lower(), text) if kind is bool else kind(text)
     except ValueError:
         return text
+    return text if value in (math.inf, -math.inf) or value != value else value
 
 
 def read_settings(pairs, notebooks):

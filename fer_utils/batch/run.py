@@ -128,7 +128,7 @@ def make_report(arguments):
     lock = hold(out)
     # Over what is there: Snakemake would need seconds to say so. The page prints where it is, and so do we.
     steps = [["fer_utils.batch.job", "findings"], ["fer_utils.batch.job", "audit"], ["fer_utils.report.page", "."]]
-    if not (out / "gradcam.json").exists():  # of the networks, which a report does not change
+    if "faces" not in read_object(out / "gradcam.json")[0]:  # else it is there: a report changes no network
         steps.insert(1, ["fer_utils.training.gradcam"])
     for words in steps:
         output = subprocess.DEVNULL if words[-1] == "." else None

@@ -75,14 +75,14 @@ def images_of(run, ids):
 
 
 def show(run, rows, draw, *, number, slug, folder, **names):
-    """Draw faces and publish the figure; without the data show it as it was published, or say why there is none.
+    """Draw faces and publish the figure; without the data say so, but show that of a published set.
 
     `draw` is `draw` or `draw_gradcam`; the rest is as in `figures.publish`.
     """
     try:
         figure, data = draw(rows, images_of(run, rows["id"]))
     except ResultsError as reason:
-        if not (Path(folder) / f"fig-{number}-{slug}.png").exists():
+        if not (run.plan.get("published") and (Path(folder) / f"fig-{number}-{slug}.png").exists()):
             return paragraph(str(reason))
         figure = data = None
     return publish(figure, data, number=number, slug=slug, folder=folder, **names)
@@ -141,7 +141,7 @@ def read_gradcam(run):
 
 
 def draw_gradcam(rows, images):
-    """Draw the faces of `read_gradcam`, right ones above wrong ones, each beside itself under its map.
+    """Draw the faces of `read_gradcam`, right ones above wrong ones, and below each the same under its map.
 
     Returns the figure and the cells of the maps in tidy form, for `figures.publish`.
     """

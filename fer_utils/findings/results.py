@@ -387,7 +387,9 @@ def command(run, models=(), *, seeds=(), profile=None, data=None, fresh=False, *
         out = None if run.plan.get("published") else portable(run.folder.absolute())
         kept |= {"out": out, "profile": planned, "data": None}
     kept["data"] = None if kept["data"] == "auto" else kept["data"]
-    seeds = sorted(set(seeds or (training.seed for training in run.trainings)))
+    of_models = [{t.seed for t in run.trainings if t.model == model} for model in {t.model for t in run.trainings}]
+    # What has further seeds keeps them without being named.
+    seeds = sorted(set(seeds) or (set.intersection(*of_models) if of_models else ()))
     kept["models"] = ",".join(dict.fromkeys([*(training.model for training in run.trainings), *models]))
     kept["seeds"] = None if seeds == [0] else ",".join(map(str, seeds))  # 0 is the default
     settings = {name: value for name, value in settings.items() if name not in own_parameters(models)}

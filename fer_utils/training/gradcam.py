@@ -59,9 +59,11 @@ def heat_maps(network, faces, classes):
     Raises
     ------
     ResultsError
-        If no convolution has more than one cell.
+        If no convolution has more than one cell, or the last layer is no softmax.
     """
     seen, last = [], network.layers[-1]
+    if getattr(last, "activation", None) is not keras.activations.softmax:
+        raise ResultsError("Grad-CAM needs the score before softmax, and this network's last layer is none with it.")
     convolutions = [layer for layer in network.layers if isinstance(layer, CONVOLUTIONS)]
     for layer in convolutions:
         watch(layer, seen)
@@ -75,7 +77,8 @@ def heat_maps(network, faces, classes):
         if not grids:
             raise ResultsError("Grad-CAM needs a convolution with more than one cell, and this network has none.")
         layer, grid = grids[-1]
-        weights = tf.reduce_mean(tape.gradient(explained, grid), axis=(1, 2), keepdims=True)
+        gradient = tape.gradient(explained, grid, unconnected_gradients="zero")
+        weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
     finally:
         last.activation = activation
         for convolution in convolutions:

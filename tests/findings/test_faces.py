@@ -96,6 +96,8 @@ def test_maps_lie_over_their_own_faces_and_the_figure_is_shown_without_the_data(
     before = faces.show(run, rows, faces.draw_gradcam, **names)
     assert (tmp_path / "fig-E8-gradcam.csv").exists()
     result.record["data"]["fingerprint"] = "0" * 64
+    assert "other ones" in faces.show(run, rows, faces.draw_gradcam, **names).text
+    run.plan["published"] = "2026-01-01T00:00:00Z"
     assert faces.show(run, rows, faces.draw_gradcam, **names).markup == before.markup
     (tmp_path / "fig-E8-gradcam.png").unlink()
     assert "other ones" in faces.show(run, rows, faces.draw_gradcam, **names).text

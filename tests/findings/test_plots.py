@@ -8,7 +8,7 @@ from planted import changed, plant_model, plant_run, planted_history, planted_pr
 from sklearn import metrics as sk
 
 from fer_utils.constants import CLASSES
-from fer_utils.findings import model_figures, plots, statistics
+from fer_utils.findings import figures, model_figures, plots, statistics
 from fer_utils.findings.results import read_run
 
 MODELS = ("traditional_cnn", "resnet50", "vgg16", "mobilenet_v3", "my_own_model")
@@ -38,6 +38,15 @@ def test_curves_draw_every_epoch_of_every_seed(run):
     assert all(len(ax.get_lines()) == 4 for ax in figure.axes)
     assert sorted(line.get_linewidth() for line in figure.axes[0].get_lines()) == [0.7, 0.7, 1.8, 1.8]
     assert sorted(line.is_dashed() for line in figure.axes[0].get_lines()) == [False, False, True, True]
+
+
+def test_figures_of_several_seeds_can_be_saved_and_stacked(run):
+    table = statistics.headline(run.first_seeds, "test", n_resamples=5).query("metric == 'accuracy'")
+    others = pd.DataFrame({"model": ["vgg16"], "part": ["test"], "value": [0.5]})
+    for figure, _ in (plots.curves(run.by_name("vgg16") + run.by_name("resnet50"), ["accuracy"]),
+                      plots.accuracy_bars(table, {}, others)):  # fmt: skip
+        assert all(figures.render(figure))
+        assert bool(figures.stacked(figure)) == (len(figure.axes) > 1)
 
 
 def test_panels_of_a_block_share_their_axes(run):

@@ -121,6 +121,15 @@ def planned(folder, text, **entries):
     return read_run(change_plan(folder, command=text, **entries))
 
 
+def test_a_command_names_the_seeds_that_all_models_have(tmp_path):
+    """The others stay in the folder without being named: no network is trained anew for them."""
+    run = planned(tmp_path / "run", "./run_all.sh")
+    plan_entries = [{"model": m, "seed": s, "label": m} for m, s in (("vgg16", 0), ("vgg16", 1), ("resnet50", 0))]
+    run = read_run(change_plan(run.folder, models=plan_entries))
+    assert "--seeds" not in command(run, ["mobilenet_v1"])  # 0, the default
+    assert "--seeds 0,1,2 " in command(run, seeds=(0, 1, 2)) + " "
+
+
 def test_a_command_goes_to_the_runs_folder_with_its_options(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     made = "./run_all.sh --profile quick --data='/my data/f.zip' --models vgg16 --seeds 0,1 --out out/a --set epochs=3 "

@@ -42,9 +42,17 @@ def test_a_map_weighs_the_features_by_their_gradients(small_set, nested):
     np.testing.assert_allclose(network.predict(faces[..., np.newaxis].astype("float32"), verbose=0), proba, atol=1e-6)
 
 
-def test_a_network_without_a_grid_has_no_map(small_set):
-    network = keras.Sequential([keras.Input((48, 48, 1)), keras.layers.Flatten(), keras.layers.Dense(7)])
-    with pytest.raises(ResultsError, match="this network has none"):
+@pytest.mark.parametrize(
+    ("ends", "reason"),
+    [
+        ([keras.layers.Dense(7, activation="softmax")], "with more than one cell, and this network has none"),
+        ([keras.layers.Dense(7), keras.layers.Softmax()], "last layer is none with it"),
+        ([keras.layers.Dense(7)], "last layer is none with it"),
+    ],
+)
+def test_a_network_without_a_grid_or_a_softmax_has_no_map(small_set, ends, reason):
+    network = keras.Sequential([keras.Input((48, 48, 1)), keras.layers.Flatten(), *ends])
+    with pytest.raises(ResultsError, match=reason):
         gradcam.heat_maps(network, small_set.images[:1], np.array([0]))
 
 

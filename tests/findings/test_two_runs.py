@@ -9,7 +9,7 @@ from planted import plant_run, planted_predictions, planted_record
 from statsmodels.stats.contingency_tables import mcnemar
 
 from fer_utils.constants import PROBABILITY_COLUMNS
-from fer_utils.findings import comparisons as runs
+from fer_utils.findings import comparisons
 from fer_utils.findings.results import read_run
 
 
@@ -45,16 +45,16 @@ ONE = {
 @pytest.mark.parametrize("name", ONE)
 def test_one_difference_is_the_only_one_named(planted, name):
     cnn, resnet = planted.models
-    table = runs.side_by_side([(cnn, cnn), (resnet, with_record(resnet, **ONE[name]))])
-    assert list(runs.causes(table)["condition"]) == [name]
-    assert list(runs.causes(table)["differs"]) == ["ResNet-50"]
+    table = comparisons.side_by_side([(cnn, cnn), (resnet, with_record(resnet, **ONE[name]))])
+    assert list(comparisons.causes(table)["condition"]) == [name]
+    assert list(comparisons.causes(table)["differs"]) == ["ResNet-50"]
     assert {"data", "protocol", "weights", "seed", "precision", "device", "code", "python"} <= set(table["condition"])
 
 
 def test_the_sentence_names_the_cause(planted):
     cnn, resnet = planted.models
     paired = [(resnet, with_record(resnet, parameters={"batch_size": 32}))]
-    told = runs.sentence(runs.score(paired), runs.side_by_side(paired))
+    told = comparisons.sentence(comparisons.score(paired), comparisons.side_by_side(paired))
     assert told == "The predictions are the same, bit by bit. One condition differs: batch_size (64 against 32)."
 
 
@@ -64,11 +64,11 @@ def test_what_a_parameter_builds_is_no_second_cause_and_the_likeliest_comes_firs
     other = with_record(resnet, **changes)
     vars(other)["architecture"] = {"parameters": {"total": 7}}
     vars(resnet)["architecture"] = {"parameters": {"total": 8}}
-    causes = runs.causes(runs.side_by_side([(cnn, cnn), (resnet, other)]))
+    causes = comparisons.causes(comparisons.side_by_side([(cnn, cnn), (resnet, other)]))
     # One side has no dropout, the other no precision in its record: what is not known comes last.
     assert list(causes["condition"]) == ["training images (images_per_class)", "keras", "dropout", "precision"]
     vars(other)["record"]["parameters"].pop("dropout")
-    assert "network" in list(runs.causes(runs.side_by_side([(resnet, other)]))["condition"])
+    assert "network" in list(comparisons.causes(comparisons.side_by_side([(resnet, other)]))["condition"])
 
 
 def test_scores_are_paired_on_the_images_of_both(tmp_path):
@@ -81,7 +81,7 @@ def test_scores_are_paired_on_the_images_of_both(tmp_path):
         table = table.sample(frac=1 if name == "a" else 0.66, random_state=0)
         table.to_parquet(tmp_path / name / "resnet50" / "seed-0" / "predictions.parquet", index=False)
     first, second = (read_run(tmp_path / name) for name in "ab")
-    row = runs.score(runs.pairs(first, second)).set_index("part").loc["test"]
+    row = comparisons.score(comparisons.pairs(first, second)).set_index("part").loc["test"]
     sides = [run.models[0].predictions.query("usage != 'Training'").set_index("id") for run in (first, second)]
     both = sides[0].index.intersection(sides[1].index)
     right = [
@@ -101,13 +101,13 @@ def test_other_images_have_no_interval_and_other_seeds_are_paired(tmp_path):
     plant_run(tmp_path / "a", models=("resnet50",), seeds=(0, 1))
     plant_run(tmp_path / "b", models=("resnet50", "vgg16"), seeds=(1,))
     ours, theirs = (read_run(tmp_path / name) for name in "ab")
-    assert [(a.seed, b.seed, a.model) for a, b in runs.pairs(ours, theirs)] == [(1, 1, "resnet50")]
-    assert [(a.seed, b.seed) for a, b in runs.pairs(theirs, ours)] == [(1, 1)]
+    assert [(a.seed, b.seed, a.model) for a, b in comparisons.pairs(ours, theirs)] == [(1, 1, "resnet50")]
+    assert [(a.seed, b.seed) for a, b in comparisons.pairs(theirs, ours)] == [(1, 1)]
     place = tmp_path / "b" / "resnet50" / "seed-1" / "predictions.parquet"
     table = pd.read_parquet(place)
     table.assign(id="other/" + table["id"]).to_parquet(place, index=False)
-    paired = runs.pairs(ours, read_run(tmp_path / "b"))
-    scored = runs.score(paired)
+    paired = comparisons.pairs(ours, read_run(tmp_path / "b"))
+    scored = comparisons.score(paired)
     assert list(scored["n"]) == [0, 0] and scored[["difference", "low", "p"]].isna().all(axis=None)
     assert scored["accuracy_b"].iloc[1] == pytest.approx(paired[0][1].metrics["best"]["test"]["accuracy"])
-    assert "there is no interval" in runs.sentence(scored, runs.side_by_side(paired))
+    assert "there is no interval" in comparisons.sentence(scored, comparisons.side_by_side(paired))
