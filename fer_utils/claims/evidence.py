@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fer_utils import metrics
-from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS, THESIS_SETTINGS, USAGES
+from fer_utils.constants import CLASSES, THESIS_SETTINGS, USAGES
 from fer_utils.errors import ResultsError
 from fer_utils.findings import comparisons, statistics
 from fer_utils.findings.results import Run, command
@@ -192,11 +192,6 @@ class Evidence:
 
     # ---- resampled test images
 
-    def weights(self, key, n):
-        """How often each test image is drawn in each resample, shape (resamples, n); equal for equal images."""
-        drawn = np.random.default_rng(key).integers(0, n, (self.resamples, n))
-        return np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float32)
-
     def scored(self, result):
         """Every figure of one training on the test images: dict of name to (value, draws); ``confusion``, counts.
 
@@ -207,16 +202,13 @@ class Evidence:
 
     def compute_scores(self, result):
         """See `scored`."""
-        table = result.predictions[result.mask("test")].sort_values("id", kind="stable")
-        n = len(table)
+        y_true, y_proba = result.select("test")
+        n = len(y_true)
         if n == 0:
             raise Untestable("no test images were predicted")
-        y_true = table["label"].to_numpy(dtype=np.int64)
-        y_proba = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float32)
-        key = zlib.crc32("\n".join(table["id"]).encode())
-        weights = self.once(("weights", key, n), lambda: self.weights(key, n))
-        hot = np.eye(98, dtype=np.float32)[statistics.outcomes(y_true, y_proba)]
-        counts = np.vstack([hot.sum(axis=0), weights @ hot]).reshape(-1, 7, 7, 2)
+        weights = self.once(("weights", n), lambda: statistics.resample(n, self.resamples))
+        all_once = np.ones((1, n), np.float32)
+        counts = statistics.resampled_counts(y_true, y_proba, np.vstack([all_once, weights]))
         with np.errstate(invalid="ignore"):
             balanced = np.nan_to_num(counts / counts.sum(axis=(-1, -2), keepdims=True))
         found = {"confusion": counts[0].sum(axis=-1).astype(np.int64)}

@@ -1,8 +1,7 @@
 """What the thesis's figures lack: intervals, spread over seeds, calibration, costs.
 
-SciPy and scikit-learn do the arithmetic where they have it. Two things are written out here: the bootstrap of
-figures that depend on counts alone, drawn as multinomial counts (the same distribution as drawing images with
-replacement, and much faster), and DeLong's interval of an AUC.
+SciPy and scikit-learn do the arithmetic where they have it. Two things are written out here: the bootstrap, which
+draws the same images for every training and every figure, and DeLong's interval of an AUC.
 """
 
 import numpy as np
@@ -54,11 +53,21 @@ def counted_metrics(counts):
     return dict(zip(("precision", "recall", "f1"), pooled, strict=True)) | confusion_scores(counts.sum(axis=-1))
 
 
-def resampled_counts(counts, n_resamples):
-    """Draw images with replacement, seen only through their counts; shape (n_resamples, *counts.shape)."""
-    n = int(counts.sum())
-    draws = np.random.default_rng(0).multinomial(n, counts.ravel() / n, size=n_resamples)
-    return draws.reshape(n_resamples, *counts.shape)
+def resample(n, n_resamples=RESAMPLES):
+    """Draw n images with replacement; how often each is drawn: ndarray of float32, shape (n_resamples, n).
+
+    The draws are the same for the same n. So trainings scored on the same images are paired, and a number has one
+    interval wherever it stands.
+    """
+    drawn = np.random.default_rng(0).integers(0, n, (n_resamples, n))
+    return np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float32)
+
+
+def resampled_counts(y_true, y_proba, weights):
+    """Count the `outcomes` in each resample; ndarray of float32, shape (n_resamples, 7, 7, 2)."""
+    n = len(CLASSES)
+    hot = np.eye(2 * n * n, dtype=np.float32)[outcomes(y_true, y_proba)]
+    return (weights @ hot).reshape(-1, n, n, 2)
 
 
 def percentile_interval(values, level=LEVEL):
@@ -117,9 +126,8 @@ def pooled_auc_interval(y_true, y_proba):
 
 def counted_intervals(y_true, y_proba, n_resamples=RESAMPLES):
     """Percentile bootstrap intervals of the metrics of `COUNTED`; arguments and result as in `intervals`."""
-    counts = outcome_counts(y_true, y_proba)
-    value = counted_metrics(counts)
-    draws = counted_metrics(resampled_counts(counts, n_resamples))
+    value = counted_metrics(outcome_counts(y_true, y_proba))
+    draws = counted_metrics(resampled_counts(y_true, y_proba, resample(len(y_true), n_resamples)))
     rows = [(name, float(value[name]), *map(float, percentile_interval(draws[name]))) for name in COUNTED]
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high"]).assign(method="bootstrap", n=len(y_true))
 
@@ -165,7 +173,7 @@ def class_intervals(y_true, y_proba, n_resamples=RESAMPLES):
     y_true, y_proba = np.asarray(y_true), np.asarray(y_proba)
     counts = outcome_counts(y_true, y_proba)
     value = counted_metrics(counts)
-    draws = counted_metrics(resampled_counts(counts, n_resamples))
+    draws = counted_metrics(resampled_counts(y_true, y_proba, resample(len(y_true), n_resamples)))
     support = counts.sum(axis=(1, 2))
     metrics, rows = ("precision", "recall", "f1"), []
     found = {m: np.stack([value[f"class_{m}"], *percentile_interval(draws[f"class_{m}"])]) for m in metrics}

@@ -65,6 +65,17 @@ def test_bootstrap_of_counts_agrees_with_scipy(name, metric):
     assert found["low"] < found["value"] < found["high"]
 
 
+def test_resampled_counts_are_those_of_the_drawn_images():
+    """And an accuracy has one interval, in the tables as in the claims."""
+    y_true, y_proba = predictions()
+    weights = statistics.resample(len(y_true), 3)
+    counts = statistics.resampled_counts(y_true, y_proba, weights)
+    for row, drawn in zip(counts, weights, strict=True):
+        index = np.repeat(np.arange(len(y_true)), drawn.astype(int))
+        assert len(index) == len(y_true)
+        assert (row == statistics.outcome_counts(y_true[index], y_proba[index])).all()
+
+
 def test_intervals_repeat_and_cover_every_metric():
     y_true, y_proba = predictions()
     one, two = (statistics.intervals(y_true, y_proba) for _ in range(2))

@@ -11,6 +11,7 @@ from thesis_run import plant, with_accuracy
 
 from fer_utils.claims import claims
 from fer_utils.files import read_json, write_json
+from fer_utils.findings import statistics
 from fer_utils.findings.results import read_run
 from fer_utils.report import summary
 
@@ -73,6 +74,8 @@ def test_accuracies_are_those_of_the_predictions(page, run):
         y_true, y_proba = result.select("test")
         value, low, high = map(float, re.findall(r"0\.\d{3}", cells[result.label])[:3])
         assert value == round(accuracy_score(y_true, y_proba.argmax(axis=1)), 3) and low < value < high
+        in_table = statistics.intervals(y_true, y_proba).set_index("metric").loc["accuracy"]
+        assert (low, high) == (round(in_table["low"], 3), round(in_table["high"], 3))
 
 
 def test_claims_beside_a_model_are_linked_with_their_verdicts(page, verdicts):
