@@ -243,11 +243,11 @@ def pairs(run, wanted, pretrained=False):
         sides = [first.get(name) for name in names]
         if pretrained and sides[0] and not sides[0].pretrained:
             weights = sides[0].record["weights"]
-            reason = f": {weights['reason']}" if weights.get("reason") else ""
+            start = "random values" if weights["used"] == "none" else "the weights of a file"
+            why = "; ImageNet weights were unavailable" if weights["requested"] == "imagenet" else ""
             sentences.append(
-                f"{sides[0].label} did not start from ImageNet weights in this run (requested: {weights['requested']}, "
-                f"used: {weights['used']}{reason}), so it shows nothing about pretraining. To train it again, with "
-                f"access to Keras's weights, delete {names[0]} in the run folder first."
+                f"{sides[0].label} started from {start} in this run{why}. So it shows nothing about pretraining. To "
+                f"train it again, with access to Keras's weights, delete {names[0]} in the run folder first."
             )
             commands.append(command(run, [names[1]], weights=None))
         elif not all(sides):
