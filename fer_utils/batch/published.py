@@ -15,6 +15,8 @@ import tempfile
 import zlib
 from pathlib import Path
 
+import pandas as pd
+
 from fer_utils.errors import ConfigError, ResultsError
 from fer_utils.files import UNFINISHED, write_json, write_text
 from fer_utils.findings import statistics
@@ -34,6 +36,9 @@ SUMS = "SHA256SUMS"
 
 #: Where the table of the results stands in README.md.
 MARKERS = ("<!-- results of figures/, filled in by ./run_all.sh --publish -->", "<!-- end of the results -->")
+
+#: The figure that stands there too, in the published folder.
+FIGURE = "![Accuracy of the models, with 95% intervals]({}/figures/fig-5.1-accuracy.png)"
 
 FILES = """\
 | file | what it holds |
@@ -167,6 +172,24 @@ def results_table(run):
     return "\n".join([*lines, "", *notes, "In brackets 95% intervals over the images."])
 
 
+def markdown(table):
+    """Write a table, with its index, in Markdown."""
+    cells = table.reset_index().astype(str)
+    rows = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def tally(folder):
+    """Write how many verdicts there are of each kind: as one sentence, and by group and reading in Markdown."""
+    verdicts = pd.read_csv(folder / "claims.csv", dtype=str, keep_default_na=False)
+    counts = verdicts["verdict"].value_counts()
+    sentence = f"{plural(verdicts['id'].nunique(), 'statement')} of the thesis, {plural(len(verdicts), 'verdict')}: "
+    sentence += ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    verdicts["reading"] = verdicts["reading"].replace("", "any")
+    groups = verdicts.groupby(["group", "reading", "verdict"], sort=False).size().unstack(fill_value=0)
+    return f"{sentence}.", markdown(groups[counts.index])
+
+
 def describe(run):
     """Write the published set's README.md from its files."""
     records = [result.record for result in run.models]
@@ -185,6 +208,7 @@ def describe(run):
         f"- stopped and resumed: {listed(stops) or 'none'}\n",
         results_table(run),
         "",
+        *(f"{text}\n" for text in tally(run.folder)),
         FILES,
     ]
     return "\n".join(lines) + "\n"
@@ -193,7 +217,10 @@ def describe(run):
 def readme_block(folder):
     """Return what stands between the `MARKERS` of README.md: the results that a folder publishes, or nothing."""
     run = read_run(folder)
-    return f"{results_table(run)}\n" if run.models and run.plan.get("published") else ""
+    if not (run.models and run.plan.get("published")):
+        return ""
+    shown, place = FIGURE.format(folder.name), f"{folder.name}/claims.csv"
+    return f"{results_table(run)}\n\n{shown}\n\n{tally(folder)[0]} Each with its rule and reason: [{place}]({place}).\n"
 
 
 def fill_readme(root):

@@ -101,6 +101,20 @@ def test_the_tables_of_both_readmes_come_from_the_predictions(project):
     assert readme.startswith("# Head\n") and readme.endswith("Tail\n")
 
 
+def test_both_readmes_say_how_many_verdicts_there_are_of_each_kind(project):
+    note, readme = ((project / name).read_text() for name in ("figures/README.md", "README.md"))
+    verdicts = pd.read_csv(project / "figures" / "claims.csv", keep_default_na=False)
+    (said,) = re.findall(r"(\d+) statements of the thesis, (\d+) verdicts: (.*?)\.", readme)
+    assert said[:2] == (str(len(set(verdicts["id"]))), str(len(verdicts)))
+    counts = {verdict: int(n) for n, verdict in (text.split(" ", 1) for text in said[2].split(", "))}
+    assert counts == {verdict: list(verdicts["verdict"]).count(verdict) for verdict in counts}
+    assert sum(counts.values()) == len(verdicts)
+    columns = note.partition("| group | reading | ")[2].split("\n")[0].strip(" |").split(" | ")
+    (row,) = re.findall(r"\| results \| from scratch \| (.*) \|", note)
+    mine = verdicts[(verdicts["group"] == "results") & (verdicts["reading"] == "from scratch")]["verdict"]
+    assert dict(zip(columns, map(int, row.split(" | ")), strict=True)) == {c: (mine == c).sum() for c in columns}
+
+
 def test_a_published_set_is_verified(project, capsys):
     assert verify.main([str(project / "figures")]) == 0
     printed = capsys.readouterr().out
