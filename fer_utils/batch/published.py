@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fer_utils.batch.processes import RUN_ID
 from fer_utils.errors import ConfigError, ResultsError
 from fer_utils.files import UNFINISHED, write_json, write_text
 from fer_utils.findings import statistics
@@ -139,8 +140,10 @@ def copy_files(source, target, wanted=lambda name: True):
 
 def start(folder, *words):
     """Start a module of this package in a run folder, quietly."""
-    command = [sys.executable, "-m", *words]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # Jobs end where the folder is not that of the run that is named here, and this folder is no run's.
+    environment = {name: value for name, value in os.environ.items() if name != RUN_ID}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+    return subprocess.Popen([sys.executable, "-m", *words], cwd=folder, **options)
 
 
 def recompute(folder):
@@ -148,7 +151,8 @@ def recompute(folder):
     jobs = [start(folder, "fer_utils.batch.job", chapter) for chapter in CHAPTERS]
     for job, said in [(job, job.communicate()[0]) for job in jobs]:
         if job.returncode:
-            raise ResultsError(f"{folder}: figures and verdicts cannot be computed from its files:\n{said.strip()}")
+            said = said.strip() or f"a notebook ended with code {job.returncode}"
+            raise ResultsError(f"{folder}: figures and verdicts cannot be computed from its files:\n{said}")
 
 
 # --- what is said of it -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from planted import change_plan, edit_json, plant_run, planted_record, read_model
 from sklearn.metrics import accuracy_score
 
-from fer_utils.batch import published, run, verify
+from fer_utils.batch import processes, published, run, verify
 from fer_utils.constants import PROBABILITY_COLUMNS
 from fer_utils.errors import ConfigError, ResultsError
 from fer_utils.findings import model_figures
@@ -64,6 +64,8 @@ def project(tmp_path_factory):
         patch.setattr(published, "project_root", lambda: root)
         # The cheapest of the three; the others are executed where figures/ is verified.
         patch.setattr(published, "CHAPTERS", ("audit",))
+        # As after a run that has just ended, whose folder is another one.
+        patch.setenv(processes.RUN_ID, "of the run")
         published.publish(read_run(root / "run"))
         yield root
 
