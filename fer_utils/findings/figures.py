@@ -127,8 +127,21 @@ def render(figure, title=""):
         figure.set_layout_engine("none")
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
         figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None, "Title": title})
-    # The indentation is a tenth of a file that is carried inside the report.
-    return re.sub(rb"\n\s+", b"\n", svg.getvalue()), png.getvalue()
+    return smaller(svg.getvalue()), png.getvalue()
+
+
+def smaller(svg):
+    """Drop from an SVG what no eye sees: blanks, and thousandths of a point. The report carries it inside.
+
+    Factors of a scale keep their digits.
+    """
+
+    def short(match):
+        return re.sub(rb"(-?\d+\.\d\d)\d+", rb"\1", match[0])
+
+    svg = re.sub(rb' d="[^"]*"| [xy]="[^"]*"|translate\([^)]*\)', short, svg)
+    svg = re.sub(rb' d="[^"]*"', lambda match: re.sub(rb"\s*([MLQCHVZz])\s*", rb"\1", match[0]), svg)
+    return re.sub(rb"\n\s+", b"\n", svg)
 
 
 def webp(png, colours=None):

@@ -1,6 +1,5 @@
 """Ids, links and data in the report: each id once, each link to where it says, each exhibit with its CSV."""
 
-import base64
 import re
 from itertools import count
 from pathlib import Path
@@ -13,6 +12,9 @@ SHARED_ID = re.compile(r"^(fig|table|claim)-[\w.-]+$|^(claims|checklist)$")
 
 #: Larger files (bytes) stay beside the report, with a link to them.
 LARGEST_DATA = 100_000
+
+#: What an address holds as it is.
+CSV_SAFE = "!$'()*+,;=:@/?"
 
 
 def assign_ids(parts):
@@ -101,7 +103,8 @@ def add_data(part, out):
         caption = exhibit and exhibit.find(["figcaption", "caption"])
         if caption:
             content = files[old].read_bytes()
-            within = f"data:text/csv;base64,{base64.b64encode(content).decode()}"
+            # Shorter than in base64.
+            within = f"data:text/csv;charset=utf-8,{quote(content, safe=CSV_SAFE)}"
             beside = quote(files[old].relative_to(out).as_posix())
             address = within if len(content) <= LARGEST_DATA else beside
             add_link(caption, "page-csv", address, "CSV", f"CSV of {files[old].stem}")

@@ -156,3 +156,14 @@ def test_words_are_escaped():
     assert "<script>" not in figures.paragraph("<script>")._repr_html_()
     assert "<script>" not in figures.command_lines("<script>")._repr_html_()
     assert "<script>" not in figures.folded("<script>", "<script>")._repr_html_()
+
+
+def test_a_smaller_svg_has_the_same_points_and_factors():
+    svg = (
+        b'<path id="a" d="M 1.23456 -2.5 \nL 100 4 \nQ 1 2 3.001 4 \nz\n" transform="scale(0.015625)"/>\n'
+        b'  <use x="12.3456789" y="-0.126" transform="translate(1.99999 3) scale(0.09 -0.09)"/>'
+    )
+    assert figures.smaller(svg) == (
+        b'<path id="a" d="M1.23 -2.5L100 4Q1 2 3.00 4z" transform="scale(0.015625)"/>\n'
+        b'<use x="12.34" y="-0.12" transform="translate(1.99 3) scale(0.09 -0.09)"/>'
+    )
