@@ -197,7 +197,13 @@ def tally(folder):
 def describe(run):
     """Write the published set's README.md from its files."""
     records = [result.record for result in run.models]
-    stops = [result.title for result in run.models if len(result.record.get("segments", ())) > 1]
+    segments = {result.title: result.record.get("segments") or [] for result in run.models}
+    stops = [
+        f"{title} after epoch {' and '.join(str(segment['last_epoch']) for segment in parts[:-1])}"
+        for title, parts in segments.items()
+        if len(parts) > 1
+    ]
+    started = [parts[0]["started"] for parts in segments.values() if parts] or [r["times"]["started"] for r in records]
     versions = ("python", "tensorflow", "keras", "numpy", "matplotlib")
     known = (f"{name} {records[0].get('versions', {}).get(name)}" for name in versions)
     lines = [
@@ -208,7 +214,7 @@ def describe(run):
         f"- code: {once(map(commit_text, records))}",
         f"- machine: {once(map(device_text, records))}; {records[0].get('versions', {}).get('platform', '')}",
         f"- software: {', '.join(known)}",
-        f"- trained: {min(r['times']['started'] for r in records)} to {max(r['times']['finished'] for r in records)}",
+        f"- trained: {min(started)} to {max(r['times']['finished'] for r in records)}",
         f"- stopped and resumed: {listed(stops) or 'none'}\n",
         results_table(run),
         "",

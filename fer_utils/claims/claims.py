@@ -135,7 +135,9 @@ def field():
     """What others state and obtain on FER2013, from ``field.yaml``; one row per work, texts, empty where unknown."""
     entries = yaml.safe_load(FILE.with_name("field.yaml").read_text(encoding="utf-8"))
     columns = ["work", "claimed", "obtained", "part", "source", "users"]
-    return pd.DataFrame(entries, columns=columns).fillna("").astype(str)
+    table = pd.DataFrame(entries, columns=columns).fillna("").astype(str)
+    table["claimed"] += [f" ({part})" if part else "" for part in table["part"]]
+    return table.assign(sources=[f"{a}; {b}" if b else a for a, b in zip(table["source"], table["users"], strict=True)])
 
 
 def stated(name):

@@ -124,7 +124,7 @@ def accuracy_bars(table, references=None, others=None):
         handles += ax.plot([x - 0.45, x + 0.45], [value, value], linewidth=1.4, **look)
     places = draw_bars(ax, table, "model", "part", lambda r: model_style(r["model"]).bar | {"alpha": alpha[r["part"]]})
     for place, row in zip(places, table.itertuples(), strict=True):
-        text = {"ha": "center", "fontsize": 9, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.3}}
+        text = {"ha": "center", "fontsize": 9, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5}}
         text |= {"rotation": 90, "fontsize": 8} if len(table) > 12 else {}
         ax.annotate(f"{row.value:.3f}", (place, max(row.high, row.value)), (0, 4), textcoords="offset points", **text)
         if others is not None:

@@ -8,7 +8,7 @@ from bs4 import BeautifulSoup
 
 from fer_utils.claims import claims
 from fer_utils.claims.claims import GROUPS, SELECTION, SIGNS, tally
-from fer_utils.claims.evidence import Evidence
+from fer_utils.claims.evidence import LABELS, Evidence
 from fer_utils.claims.marks import collapsed
 from fer_utils.findings.figures import Displayable
 from fer_utils.report import facts
@@ -43,6 +43,7 @@ def opening(run, verdicts):
         tally=tally(verdicts),
         signs=SIGNS,
         rows=models,
+        absent=absent(run),
         tested=tested_on(run.models) if run.models else "",
         key_findings=claims.key_findings(verdicts),
         telling=list(claims.telling(verdicts).itertuples()),
@@ -56,6 +57,13 @@ def opening(run, verdicts):
         notices=[notice for notice in facts.notices(run) if notice.loud],
     )
     return Displayable(markup, BeautifulSoup(markup, "html.parser").get_text(" ", strip=True))
+
+
+def absent(run):
+    """Names of the thesis's models that the run lacks; MobileNet-V1 stands for V3, as in its chapters 5 and 6."""
+    trained = {result.model.replace("_v1", "_v3") for result in run.models}
+    wanted = {model: label for model, label in LABELS.items() if not model.endswith("_v1")}
+    return [label for model, label in wanted.items() if not any(name.startswith(model) for name in trained)]
 
 
 def central(verdicts):

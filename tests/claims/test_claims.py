@@ -823,3 +823,5 @@ def test_what_others_state_has_its_source():
     table = claims.field()
     assert len(table) > 5 and (table["source"] != "").all()
     assert ((table["obtained"] == "") == (table["users"] == "")).all()
+    assert table.set_index("work").loc["ResNet-18 (LetheSec)", "claimed"] == "73.70 (PrivateTest)"
+    assert all(row.source in row.sources and row.users in row.sources for row in table.itertuples())

@@ -129,3 +129,10 @@ def test_an_empty_run_has_no_numbers(tmp_path):
     page = show(run, claims.judge(run, resamples=100))
     assert "no model has been trained" in text_of(page) and not page.select(".fer-models")
     assert "Nothing has been trained yet." in text_of(page)
+
+
+def test_the_models_that_were_not_trained_are_named(tmp_path, page):
+    assert "Not trained" not in text_of(page.select_one(".fer-models caption"))
+    run = read_run(planted.plant_run(tmp_path, models=("mobilenet_v1", "resnet50_scratch")))
+    caption = text_of(show(run, claims.judge(run, resamples=20)).select_one(".fer-models caption"))
+    assert caption.endswith("Not trained in this run: Traditional CNN and VGG-16.")
