@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fer_utils.batch.config import read_config
 from fer_utils.batch.processes import RUN_ID
 from fer_utils.errors import ConfigError, ResultsError
 from fer_utils.files import UNFINISHED, write_json, write_text
@@ -173,7 +174,10 @@ def results_table(run):
         cells = [result.title if several else result.label, weights.replace("none", "random"), *texts]
         lines.append(f"| {' | '.join([*cells, str(result.record['epochs']['run']), duration(seconds)])} |")
     notes = [] if run.is_result else [f"These are no results: {'; '.join(run.reasons.values())}."]
-    return "\n".join([*lines, "", *notes, "In brackets 95% intervals over the images."])
+    config, trained = read_config(), {result.model for result in run.models}
+    absent = [config["models"][name]["label"] for name in config["default_models"] if name not in trained]
+    notes += [f"Not trained yet: {listed(absent)}."] if absent else []
+    return "\n".join([*lines, "", " ".join(["In brackets 95% intervals over the images.", *notes])])
 
 
 def markdown(table):
@@ -199,7 +203,7 @@ def describe(run):
     records = [result.record for result in run.models]
     segments = {result.title: result.record.get("segments") or [] for result in run.models}
     stops = [
-        f"{title} after epoch {' and '.join(str(segment['last_epoch']) for segment in parts[:-1])}"
+        f"{title} (after epoch {' and '.join(str(segment['last_epoch']) for segment in parts[:-1])})"
         for title, parts in segments.items()
         if len(parts) > 1
     ]
@@ -215,7 +219,7 @@ def describe(run):
         f"- machine: {once(map(device_text, records))}; {records[0].get('versions', {}).get('platform', '')}",
         f"- software: {', '.join(known)}",
         f"- trained: {min(started)} to {max(r['times']['finished'] for r in records)}",
-        f"- stopped and resumed: {listed(stops) or 'none'}\n",
+        f"- stopped and resumed: {', '.join(stops) or 'none'}\n",
         results_table(run),
         "",
         *(f"{text}\n" for text in tally(run.folder)),
@@ -248,7 +252,7 @@ def fill_readme(root):
 
 def write_sums(folder):
     """Write the SHA-256 of every file of a folder, as ``sha256sum`` does."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / SUMS]
     lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     write_text(folder / SUMS, "".join(lines))
 

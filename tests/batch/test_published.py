@@ -100,6 +100,7 @@ def test_the_tables_of_both_readmes_come_from_the_predictions(project):
         assert row.split(" | ")[3].startswith(f"{accuracy:.3f} [") and row.endswith("| 45 | 58 min |")
     assert "--data fer2013.zip` " not in note and "`./run_all.sh --profile paper --data fer2013.zip`" in note
     assert "ab" * 32 in note and "0" * 12 in note and "CPU planted, 2 threads" in note
+    assert all("Not trained yet: VGG-16 and MobileNet-V3." in text for text in (note, readme))
     assert readme.startswith("# Head\n") and readme.endswith("Tail\n")
 
 
