@@ -55,6 +55,10 @@ UNREADABLE = (
 )
 
 
+class TooShort(ValueError):
+    """A row of a CSV that lacks its end, as the last one of a truncated file does."""
+
+
 class Flaw(NamedTuple):
     """Why an image cannot be used: it is unreadable, or of another size or mode."""
 
@@ -169,7 +173,8 @@ def _describe(flaws, opened):
         found.append("with equal channels (grey stored as colour)")
     if len(grey):
         known = int((identity.known_labels(np.stack(grey)) >= 0).sum())
-        kind = " and ".join(["resized"] * (sizes.total() == n) + ["colour"] * (modes.total() == n))
+        stored = "grey-as-colour" if equal and all(equal) else "colour"
+        kind = " and ".join(["resized"] * (sizes.total() == n) + [stored] * (modes.total() == n))
         found[-1] += (
             f"; {known} of {len(grey)} compared are images of FER2013, once made grey and {IMAGE_SIZE}x{IMAGE_SIZE}: "
             + (f"a {kind} copy of it" if known > len(grey) / 2 else "this is another set of images")
@@ -188,8 +193,8 @@ def _compared(opened):
     for one in opened[:: len(opened) // COMPARED + 1]:
         with _open_image(one) as image:
             if image.width * image.height <= LARGEST_COMPARED:
-                if image.mode in ("RGB", "RGBA"):
-                    pixels = np.asarray(image)[..., :3]
+                if image.mode not in ("1", "L", "I", "I;16", "F"):
+                    pixels = np.asarray(image.convert("RGB"))
                     equal.append(bool((pixels == pixels[..., :1]).all()))
                 # A box filter as wide as a pixel of the target, whatever the size.
                 grey.append(np.asarray(image.convert("L").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)))
@@ -224,7 +229,8 @@ def read_csv(file: BinaryIO, where: str) -> tuple[np.ndarray, np.ndarray, np.nda
                 continue
             check_number(len(labels), where)
             if len(row) != len(header):
-                raise ValueError(f"{len(row)} fields, expected {len(header)} ({','.join(header)})")
+                kind = TooShort if len(row) < len(header) else ValueError
+                raise kind(f"{len(row)} fields, expected {len(header)} ({','.join(header)})")
             emotion, part, pixels = (row[i].strip() for i in at)
             images.append(_parse_pixels(pixels))
             if emotion.casefold() not in LABEL_OF:
@@ -233,12 +239,13 @@ def read_csv(file: BinaryIO, where: str) -> tuple[np.ndarray, np.ndarray, np.nda
                 raise ValueError(f"emotion is {emotion[:40]!r}, expected a code from 0 to 6 ({codes}){hint}")
             labels.append(LABEL_OF[emotion.casefold()])
             if part not in USAGES:
-                raise ValueError(f"Usage is {part[:40]!r}, expected one of {', '.join(USAGES)}")
+                kind = TooShort if any(name.startswith(part) for name in USAGES) else ValueError
+                raise kind(f"Usage is {part[:40]!r}, expected one of {', '.join(USAGES)}")
             usage.append(part)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}, after line {rows.line_num}: not a text file ({error.reason})") from error
     except (ValueError, csv.Error) as error:
-        last = rows.line_num > 1 and not text.read(1)
+        last = isinstance(error, TooShort) and rows.line_num > 1 and not text.read(1)
         rest = f"; it ends here, after {len(usage):,} whole rows (FER2013 has 35,887): truncated? Download it again"
         raise DataError(f"{where}, line {rows.line_num}: {error}{rest if last else ''}") from error
     if not images:
@@ -275,7 +282,8 @@ def _parse_pixels(text):
     if len(values) != IMAGE_SIZE**2:
         side = round(len(values) ** 0.5)
         hint = f" (a {side}x{side} image: resized)" if side > 1 and side**2 == len(values) else ""
-        raise ValueError(f"{len(values)} pixels{hint}, expected {IMAGE_SIZE**2} ({IMAGE_SIZE}x{IMAGE_SIZE})")
+        kind = TooShort if len(values) < IMAGE_SIZE**2 else ValueError
+        raise kind(f"{len(values)} pixels{hint}, expected {IMAGE_SIZE**2} ({IMAGE_SIZE}x{IMAGE_SIZE})")
     if values.min() < 0 or values.max() > 255:
         wrong = values[(values < 0) | (values > 255)][0]
         raise ValueError(f"pixel value {wrong} is outside 0 to 255")

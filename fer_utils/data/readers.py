@@ -27,15 +27,25 @@ from fer_utils.errors import DataError
 #: Files of the competition that hold images, labels and usage, in the order in which they are preferred.
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 
+#: How names of archives end.
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")
+
 #: Folders that hold a part of the images, and the usage that they stand for; see `_usages`.
-PARTS = {"train": "Training", "training": "Training", "test": "test", "publictest": "PublicTest",
-         "privatetest": "PrivateTest"} | dict.fromkeys(("val", "valid", "validation", "dev"), "PublicTest")  # fmt: skip
+PARTS = {"train": "Training", "training": "Training", "test": "test", "testing": "test", "publictest": "PublicTest",
+         "privatetest": "PrivateTest"} | dict.fromkeys(
+             ("val", "valid", "validation", "dev", "eval", "evaluation"), "PublicTest")  # fmt: skip
 
 #: Files that operating systems leave behind; they hold no data, so they may be passed over.
 LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
 
 #: The folders of a copy may lie so far down: in ``versions/1`` of kagglehub, or in a repository's ``data``.
 DEPTH = 3
+
+
+def part_of(folder: str) -> str:
+    """Return the key of ``PARTS`` that a folder's name means (``"Private_Test"``: privatetest), or an empty string."""
+    name = re.sub(r"[ _-]", "", folder.casefold())
+    return name if name in PARTS else ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ def _open(path, stack):
     instead = stand_in(head)
     if instead:
         raise DataError(f"{path}: {instead}")
-    if head.startswith(b"PK") or path.suffix.lower() == ".zip":
+    if head.startswith(b"PK"):
         return "zip", _open_zip(path, stack)
     packed = head.startswith(b"\x1f\x8b")
     if packed:
@@ -105,6 +115,8 @@ def _open(path, stack):
         return "tar", stack.enter_context(_open_tar(path, packed))
     if ".csv" in path.name.lower() or b"emotion" in head or b"pixels" in head:
         return "csv", [("", partial(gzip.open if packed else open, path, "rb"))]
+    if path.suffix.lower() == ".zip":  # whose beginning may be something else
+        return "zip", _open_zip(path, stack)
     raise DataError(f"{path}: not a form this project reads; give a .zip, a .csv, a .tar.gz or a folder")
 
 
@@ -126,7 +138,7 @@ def find_root(folder: Path) -> Path | None:
     for _ in range(DEPTH + 1):
         below = {place: [Path(e) for e in os.scandir(place) if e.is_dir() and not _is_litter(e.name)]
                  for place in level if os.access(place, os.R_OK | os.X_OK) or place == folder}  # fmt: skip
-        roots = sorted(place for place, inner in below.items() if any(p.name.casefold() in PARTS for p in inner))
+        roots = sorted(place for place, inner in below.items() if any(part_of(p.name) for p in inner))
         if len(roots) > 1:
             names = ", ".join(str(place.relative_to(folder)) for place in roots)
             raise DataError(f"{folder}: several copies of the data lie here ({names}); give the path of one")
@@ -144,7 +156,7 @@ def _list_files(root):
 
     found = []
     for entry in root.iterdir():
-        if entry.name.casefold() not in PARTS or not entry.is_dir():
+        if not part_of(entry.name) or not entry.is_dir():
             found.append(entry.name + "/" * entry.is_dir())
             continue
         for folder, _, names in os.walk(entry, onerror=fail, followlinks=True):
@@ -210,6 +222,9 @@ def _read_files(files, where, form):
         return _read_tree(files, where, form, prefix)
     tables = [(name, opener) for name, opener in files if form == "csv" or name.lower().endswith((".csv", ".csv.gz"))]
     named = [pair for wanted in CSV_NAMES for pair in tables if pair[0].lower().split("/")[-1] == wanted]
+    archives = [name for name, _ in files if name.lower().endswith(ARCHIVES)]
+    if not named and archives:
+        raise DataError(f"{where}: holds another archive, {shorten(archives)}; unpack it, and give what was in it")
     if not named and len(tables) != 1:
         holds = shorten(sorted({name.split("/")[0] for name, _ in files}))
         raise DataError(
@@ -217,8 +232,13 @@ def _read_files(files, where, form):
             "FER2013, e.g. with --data kaggle"
         )
     name, opener = (named or tables)[0]
+    where = f"{where}: {name}" if name else where
     with opener() as file:
-        return _read_table(file, f"{where}: {name}" if name else where)
+        instead = stand_in(file.read(1024))
+    if instead:
+        raise DataError(f"{where}: {instead}")
+    with opener() as file:
+        return _read_table(file, where)
 
 
 def _is_litter(path):
@@ -230,7 +250,7 @@ def _prefix(files, where):
     prefixes = set()
     for name in files:
         folders = name.split("/")[:-1]
-        depth = next((i for i, part in enumerate(folders[: DEPTH + 1]) if part.casefold() in PARTS), None)
+        depth = next((i for i, part in enumerate(folders[: DEPTH + 1]) if part_of(part)), None)
         if depth is not None:
             prefixes.add("".join(f"{part}/" for part in folders[:depth]))
     if "" in prefixes:
@@ -259,7 +279,7 @@ def _read_tree(files, where, form, prefix):
     if doubled:
         part, label, name = doubled[0]
         raise DataError(f"{where}: two images are called {part}/{CLASSES[label]}/{name}")
-    check_complete(images, labels, parts, sorted(usages, key=list(PARTS).index), where)
+    check_complete(images, labels, parts, sorted(usages, key=list(PARTS).index), where, *notes)
     if set(usages) != {"train", "test"}:
         notes.append("read as: " + ", ".join(f"{part}/ as {usage}" for part, usage in sorted(usages.items())))
     if set(kinds) != {"JPEG"}:
@@ -273,13 +293,13 @@ def _parse_tree(files, where, prefix):
     members, others, unknown = [], set(), Counter()
     for path, opener in files:
         parts = path.removeprefix(prefix).split("/")
-        part = parts[0].casefold()
-        if not path.startswith(prefix) or part not in PARTS or len(parts) == 1:
+        part = part_of(parts[0])
+        if not path.startswith(prefix) or not part or len(parts) == 1:
             others.add(parts[0] + "/" * (len(parts) > 1))
         elif len(parts) != 3:
-            raise DataError(f"{where}: {path} is out of place; expected {part}/<class>/<image>")
+            raise DataError(f"{where}: {path} is out of place; expected {parts[0]}/<class>/<image>")
         elif parts[1].casefold() not in (*CLASS_NAMES, *"0123456"):
-            unknown[f"{part}/{parts[1]}"] += 1
+            unknown[f"{parts[0]}/{parts[1]}"] += 1
         elif Path(path).suffix.lower() not in IMAGE_FORMATS:
             raise DataError(f"{where}: {path} is not an image ({', '.join(IMAGE_FORMATS)}); remove it")
         else:
@@ -318,22 +338,30 @@ def _usages(parts):
     tests = [part for part in parts if usages[part] != "Training"] or ["test"]
     if len(tests) == 1:
         usages[tests[0]] = "test"
-    elif "test" in tests:
-        usages["test"] = "PrivateTest"
+    usages = {part: "PrivateTest" if len(tests) > 1 and usage == "test" else usage for part, usage in usages.items()}
     return usages if "Training" in usages.values() else usages | {"train": "Training"}
 
 
-def check_complete(images, labels, part, parts, where: str) -> None:
+def check_complete(images, labels, part, parts, where: str, *notes: str) -> None:
     """Refuse a copy that lacks a part, or a class in one of them, and say where the known images of it are."""
     for one in parts:
         in_part = labels[part == one]
         if not len(in_part):
             sizes = ", ".join(f"{name} {np.count_nonzero(part == name):,}" for name in parts)
-            raise DataError(f"{where}: no images in {one} ({sizes}); FER2013 has {' and '.join(parts)}")
+            said = "; ".join([f"FER2013 has {' and '.join(parts)}", *notes])
+            raise DataError(f"{where}: no images in {one} ({sizes}); {said}")
         missing = np.setdiff1d(range(len(CLASSES)), in_part)
         if len(missing):
-            filed = Counter(CLASSES[k] for k in labels[np.isin(identity.known_labels(images), missing) & (part == one)])
-            merged = ", ".join(f"{name} ({n:,})" for name, n in filed.most_common(3))
-            why = f"FER2013's of that class are among {merged}: classes were merged" if merged else ""
             names = ", ".join(CLASSES[k] for k in missing)
-            raise DataError(f"{where}: no images of class {names} in {one}; {why or 'this copy is incomplete'}")
+            why = _merged(images[part == one], in_part, missing) or "this copy is incomplete"
+            raise DataError(f"{where}: no images of class {names} in {one}; {why}")
+
+
+def _merged(images, labels, missing):
+    """Say among which classes FER2013's images of the missing ones are; nothing where they are missing too."""
+    known, of_all = identity.known_labels(images), identity.load_reference(identity.REFERENCE)["label"]
+    filed = Counter(CLASSES[k] for k in labels[np.isin(known, missing)])
+    # Some pictures are in FER2013 twice, under two labels.
+    expected = of_all.isin(missing).mean() * (known >= 0).sum()
+    among = ", ".join(f"{name} ({n:,})" for name, n in filed.most_common(3))
+    return f"FER2013's of that class are among {among}: classes were merged" if filed.total() > expected / 2 else ""

@@ -114,13 +114,20 @@ def _from_path(source, origin):
         raise DataError(f"{path}: {origin} cannot be read; check its permissions")
     inside = find_in_folder(path) if path.is_dir() else path
     if inside is None:
-        names = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
+        names = sorted(_describe(entry) for entry in path.iterdir())
         holds = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "nothing"
         raise DataError(
             f"{path}: {origin} is a folder that holds neither train/ and test/ (here or up to three folders down) "
             f"nor one of {', '.join(FILE_NAMES)}, but {holds}"
         )
     return Found(inside, inside.resolve().name)
+
+
+def _describe(entry):
+    """Return an entry of a folder as it is listed: a link that leads nowhere with its target."""
+    if entry.is_symlink() and not entry.exists():
+        return f"{entry.name} (a link to {os.readlink(entry)}, which does not exist; fetch that file)"
+    return entry.name + "/" * entry.is_dir()
 
 
 def find_in_folder(folder: Path) -> Path | None:

@@ -4,11 +4,12 @@ Copies that differ silently, under the same file names, are common: blurred, con
 augmented, incomplete. A network trained on one cannot be compared with a published result.
 
 A treatment is named only where a test of it holds: undone on the copy's images, it leaves the known ones; or, where it
-cannot be undone, what it does to sharpness is what was measured.
+cannot be undone (a blur, noise), what it does to sharpness is what was measured.
 """
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from fer_utils.constants import CLASSES, USAGES
 from fer_utils.data import identity
@@ -24,6 +25,8 @@ MOST = 0.9
 SAMPLE = 32
 #: RMS difference, in grey levels, that undoing a treatment may leave.
 UNDONE = 1.5
+#: What rounding to whole grey levels leaves, RMS.
+ROUNDING = 0.3
 
 
 def identify(images, labels, usage, names, *, jpeg, reference=None) -> tuple[np.ndarray, dict]:
@@ -150,15 +153,26 @@ def name_treatment(altered: pd.DataFrame, images: np.ndarray, known: pd.DataFram
     pixels = 255 - pixels if some["inverted"].iloc[0] else pixels
     before = _difference(pixels, theirs)
     power = min(np.arange(0.3, 3.3, 0.05), key=lambda x: np.median(_difference(_gamma(pixels, x), theirs)))
+    factor = (altered["std"] / known["std"])[known["std"] > 2].median()
     ways = {
-        _linear(altered, known): _standardised(pixels, theirs),
+        "brightness shifted": _shifted_back(pixels, theirs),
+        f"contrast {'stretched' if factor > 1 else 'lowered'}": _standardised(pixels, theirs),
         f"changed by a gamma of {power:.2f}": _gamma(pixels, power),
     }
     left = {name: _difference(back, theirs) for name, back in ways.items()}
-    name = min(left, key=lambda name: np.median(left[name]))  # of one image, both may hold
+    medians = {name: np.median(rows) for name, rows in left.items()}
+    # Undoing a change of contrast undoes one of brightness too, and of one image a gamma may.
+    medians["brightness shifted"] -= ROUNDING
+    name = min(medians, key=medians.get)
     if np.median(left[name]) <= UNDONE and (left[name] <= 0.5 * before + 0.5).mean() >= MOST:
         return name
-    return _jpeg(raw) or _shift(pixels, theirs, before) or _noise(altered, known) or _focus(altered, known)
+    return (
+        _jpeg(raw)
+        or _shift(pixels, theirs, before)
+        or _noise(altered, known)
+        or _blur(altered, known)
+        or _sharpening(pixels, theirs, before)
+    )
 
 
 def _difference(pixels, known):
@@ -170,17 +184,16 @@ def _gamma(pixels, power):
     return (255 * (np.arange(256) / 255) ** (1 / power))[pixels]
 
 
+def _shifted_back(pixels, known):
+    """Give each image the mean of the known one."""
+    return pixels - pixels.mean(axis=(1, 2), keepdims=True) + known["mean"].to_numpy()[:, None, None]
+
+
 def _standardised(pixels, known):
     """Give each image the mean and standard deviation of the known one."""
     mean, std = (known[name].to_numpy()[:, None, None] for name in ("mean", "std"))
     centred = pixels - pixels.mean(axis=(1, 2), keepdims=True)
     return centred * std / np.maximum(centred.std(axis=(1, 2), keepdims=True), 1) + mean
-
-
-def _linear(altered, known):
-    factor = (altered["std"] / known["std"])[known["std"] > 2]
-    contrast = (np.abs(factor - 1) > 0.02).mean() > 1 - MOST
-    return f"contrast {'stretched' if factor.median() > 1 else 'lowered'}" if contrast else "brightness shifted"
 
 
 def _jpeg(raw):
@@ -209,26 +222,37 @@ def _shift(pixels, known, before):
 
 
 def _noise(altered, known):
-    """Test for white noise: it adds 20 times its variance to the Laplacian's, whatever the image."""
+    """Test for white noise: it adds its variance to the image's, and 20 times that to the Laplacian's."""
     added = np.sqrt(max((altered["sharpness"] - known["sharpness"]).median(), 0) / 20)
     measured = np.sqrt((altered["rms"] ** 2).mean())
-    return f"noise of {measured:.1f} grey levels added" if 0.8 <= added / measured <= 1.25 else ""
+    # Sharpening adds more to the image's own; so far the stored standard deviations tell it.
+    more = altered["std"] ** 2 - known["std"] ** 2 - altered["rms"] ** 2
+    apart = (more <= 0.5 * altered["rms"] ** 2 + identity.STATISTIC_STEP * known["std"]).median()
+    return f"noise of {measured:.1f} grey levels added" if apart and 0.8 <= added / measured <= 1.25 else ""
 
 
-def _focus(altered, known):
-    """Test whether the images are softer or sharper throughout.
+def _blur(altered, known):
+    """Test whether the images are softer throughout.
 
-    A filter that only weakens (or only strengthens) frequencies changes the variance by at least the square of the
-    RMS difference; moving parts of an image does not.
+    A filter that only weakens frequencies changes the variance by at least the square of the RMS difference; moving
+    parts of an image does not.
     """
     valid = (known["std"] > 2) & (altered["std"] > 0) & (known["sharpness"] > 0)
     altered, known = altered[valid], known[valid]
     if (altered["rms"] ** 2 / (altered["std"] ** 2 - known["std"] ** 2).abs()).median() > 1.2:
         return ""
     focus = altered["sharpness"] / known["sharpness"] * (known["std"] / altered["std"]) ** 2  # whatever the contrast
-    if (focus < 0.9).mean() >= MOST and (altered["std"] <= known["std"] + 0.25).mean() >= MOST:
-        return "blurred, or resized and back"
-    return "sharpened" if (focus > 1.1).mean() >= MOST else ""
+    softer = (focus < 0.9).mean() >= MOST and (altered["std"] <= known["std"] + 0.25).mean() >= MOST
+    return "blurred, or resized and back" if softer else ""
+
+
+def _sharpening(pixels, known, before):
+    """Test whether images were sharpened: some softening leaves less than half of the difference."""
+    x = pixels.astype(np.float32)
+    soft = [ndimage.gaussian_filter(x, (0, sigma, sigma), mode="nearest") for sigma in (0.5, 0.75, 1, 1.5, 2)]
+    ways = [x + weight * (blurred - x) for blurred in soft for weight in np.arange(0.1, 1, 0.1)]
+    after = min((_difference(way, known) for way in ways), key=np.median)
+    return "sharpened" if (after <= 0.5 * before).mean() >= MOST else ""
 
 
 # --- what is where ------------------------------------------------------------------------------------------------

@@ -227,6 +227,7 @@ TREATMENTS = {
     "noise": (lambda x: levels(x + np.random.default_rng(3).normal(0, 2, x.shape)), "noise of"),
     "shifted": (lambda x: np.roll(x, 1, 2), "shifted by 1 pixel (1 to the right); RMS difference"),
     "brighter": (lambda x: levels(x + 5.0), "brightness shifted; RMS difference"),
+    "darker, some of it black": (lambda x: levels(x - 30.0), "brightness shifted; RMS difference"),
     "duller": (lambda x: levels(x / 2 + 60), "contrast lowered; RMS difference"),
     "blurred": (blur, "blurred, or resized and back; RMS difference"),
     "resized": (
@@ -234,6 +235,11 @@ TREATMENTS = {
         "blurred, or resized and back; RMS difference",
     ),
     "sharpened": (lambda x: levels(1.5 * x - 0.5 * blur(x)), "sharpened; RMS difference"),
+    "sharpened by a kernel": (
+        lambda x: levels(ndimage.convolve(x.astype(float), np.reshape([0, -1, 0, -1, 9, -1, 0, -1, 0], (1, 3, 3)) / 5)),
+        "sharpened; RMS difference",
+    ),
+    "contrast, half of it cut off": (lambda x: levels((x - 128.0) * 3 + 128), "altered in a way not recognised; RMS"),
     "turned a little": (
         lambda x: levels(ndimage.rotate(x.astype(float), 3, (2, 1), reshape=False, mode="nearest")),
         "altered in a way not recognised; RMS difference",

@@ -98,6 +98,9 @@ FORMS = {
     "csv in a tar named .csv": lambda s, folder: csv_tar(s, folder / "fer2013.csv", "w"),
     "csv in a tar named .tar.gz": lambda s, folder: csv_tar(s, folder / "fer2013.tar.gz", "w"),
     "csv.gz": lambda s, folder: write_csv_gz(s, folder / "fer2013.csv.gz"),
+    "csv named .zip": lambda s, folder: s.write_csv(folder / "fer2013.zip"),
+    "csv.gz named .zip": lambda s, folder: write_csv_gz(s, folder / "archive.zip"),
+    "tar.gz named .zip": lambda s, folder: write_tar(folder / "a.zip", s.files),
 }
 
 
@@ -109,7 +112,7 @@ def test_every_form_gives_the_same_images_labels_and_usage(small_set, tmp_path, 
     assert sorted(reading.names) == sorted(rows if reading.form == "csv" else files)
     assert reading.images.dtype == np.uint8 and reading.images.shape == (56, 48, 48)
     assert reading.labels.dtype == np.int64
-    expected = next(kind for kind in ("csv", "zip", "folder", "tar") if kind in form)
+    expected = next(kind for kind in ("csv", "tar", "zip", "folder") if kind in form)
     assert reading.form == expected and reading.jpeg is (expected != "csv")
 
 
@@ -163,6 +166,8 @@ def test_numbered_classes_of_other_images(small_set, tmp_path):
         (("train", "val", "test"), USAGES, "read as: test/ as PrivateTest, train/ as Training, val/ as PublicTest"),
         (("train", "validation", "test"), USAGES, "validation/ as PublicTest"),
         (("train", "validation", "validation"), ("Training", "test", "test"), "validation/ as test"),
+        (("Train", "eval", "testing"), USAGES, "read as: eval/ as PublicTest, testing/ as PrivateTest"),
+        (("training", "Public_Test", "private-test"), USAGES, "privatetest/ as PrivateTest, publictest/ as PublicTest"),
     ],
 )  # fmt: skip
 def test_other_names_of_parts(small_set, tmp_path, names, usages, note):
@@ -237,6 +242,13 @@ CONVERTED = {
     ),
     "grey as colour": (colour, f"every image is RGB, with equal channels (grey stored as colour); {OTHER_IMAGES}"),
     "colour": (lambda s: colour(s, tint), f"every image is RGB; {OTHER_IMAGES}"),
+    "grey with a palette": (
+        lambda s: {
+            name: encode(Image.fromarray(image).convert("P"), "PNG")
+            for name, image in zip(s.files, s.images, strict=True)
+        },
+        f"every image is P, with equal channels (grey stored as colour); {OTHER_IMAGES}",
+    ),
 }
 
 
@@ -251,7 +263,7 @@ def test_resized_colour_copy_is_compared(small_set, tmp_path, planted):
     refused(
         small_set.write_zip(tmp_path / "a.zip", changed=large),
         "every image is 96x96, every image is RGB, with equal channels",
-        "of 56 compared are images of FER2013, once made grey and 48x48: a resized and colour copy of it",
+        "of 56 compared are images of FER2013, once made grey and 48x48: a resized and grey-as-colour copy of it",
     )
 
 
@@ -287,6 +299,10 @@ TREES = {
     "no class in train": (lambda s: without(s, "train/disgust"), "no images of class disgust in train; this copy is"),
     "no class in test": (lambda s: without(s, "test/disgust"), "no images of class disgust in test; this copy is"),
     "no test": (lambda s: without(s, "test/"), "no images in test (train 28, test 0); FER2013 has train and test"),
+    "another name of test": (
+        lambda s: renamed(s, lambda n: n.replace("test/", "holdout/")),
+        "no images in test (train 28, test 0)", "not read, beside train/ and test/: holdout/",
+    ),
     "no image": (lambda s: {"train/angry/labels.txt": b"x"}, "train/angry/labels.txt is not an image"),
     "too deep": (lambda s: {"train/angry/more/1.jpg": b"x"}, "train/angry/more/1.jpg is out of place"),
     "without class": (lambda s: {"test/1.jpg": b"x"}, "test/1.jpg is out of place"),
@@ -317,6 +333,14 @@ def test_merged_classes_are_named(small_set, tmp_path, planted):
     refused(path, "no images of class disgust in train; FER2013's of that class are among angry (4): classes were")
 
 
+def test_a_class_that_is_missing_is_not_called_merged(small_set, tmp_path, planted):
+    """Though one of its pictures is among another class too, as some in FER2013 are."""
+    changed = without(small_set, "/disgust/")
+    changed["train/angry/Training_again.jpg"] = small_set.files[next(name for name in changed if "train" in name)]
+    path = small_set.write_zip(tmp_path / "a.zip", changed=changed)
+    refused(path, "no images of class disgust in train; this copy is incomplete")
+
+
 def test_folders_without_end(small_set, tmp_path):
     folder = small_set.write_folder(tmp_path / "a")
     (folder / "train" / "angry" / "loop").symlink_to(folder / "train", target_is_directory=True)
@@ -326,11 +350,11 @@ def test_folders_without_end(small_set, tmp_path):
 # --- broken files -------------------------------------------------------------------------------------------------
 
 
-def zip_bytes(*files):
+def zip_bytes(*files, **contents):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name in files:
-            archive.writestr(name, b"x")
+        for name, content in (dict.fromkeys(files, b"x") | contents).items():
+            archive.writestr(name, content)
     return buffer.getvalue()
 
 
@@ -347,6 +371,9 @@ def zip_bytes(*files):
         ("fer2013.csv", b"../data/fer2013.csv", "the text of a link to ../data/fer2013.csv"),
         ("a.zip", b"no zip", "truncated, damaged, or no archive at all (6 bytes; File is not a zip file)"),
         ("a.zip", zip_bytes(), "an empty zip"),
+        ("a.zip", zip_bytes("example_submission.csv", "fer2013.tar.gz"), "another archive, fer2013.tar.gz; unpack it"),
+        ("a.zip", zip_bytes(**{"data/fer2013.csv": LFS}), "data/fer2013.csv: a Git LFS pointer, not the file itself"),
+        ("a.zip", zip_bytes(**{"images.csv": b"<html>"}), "images.csv: a web page, not the file itself"),
         ("a.zip", zip_bytes("images/0.jpg", "notes.txt"), "holds no train/ and test/ folders, nor"),
         ("a.zip", zip_bytes("images/0.jpg", "notes.txt"), "but images, notes.txt; give a copy"),
         ("a.zip", zip_bytes("train\\angry\\0.jpg"), "but train\\angry\\0.jpg"),
@@ -524,6 +551,12 @@ def test_malformed_csv_row(small_set, tmp_path, row, parts):
     lines[9] = row  # line 10, as editors count
     (tmp_path / "a.csv").write_text("\n".join(lines))
     assert "truncated" not in refused(tmp_path / "a.csv", "a.csv, line 10:", *parts)
+
+
+@pytest.mark.parametrize("row", [f"7,{pixels()},Training", f"0,{pixels(last=300)},Training", f"0,{pixels()},Test"])
+def test_a_wrong_last_row_is_not_called_truncated(small_set, tmp_path, row):
+    (tmp_path / "a.csv").write_text(small_set.csv_text() + row)
+    assert "truncated" not in refused(tmp_path / "a.csv", "line 58: ")
 
 
 def test_csv_that_is_not_whole(small_set, tmp_path):

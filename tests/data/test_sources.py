@@ -252,6 +252,9 @@ def test_hints(small_set, tmp_path):
         )
     (tmp_path / "link.zip").symlink_to("../objects/ab")
     fails(tmp_path / "link.zip", "is a link to ../objects/ab, which does not exist; fetch that file")
+    (tmp_path / "annex").mkdir()
+    (tmp_path / "annex" / "fer2013.csv").symlink_to("../objects/cd")
+    fails(tmp_path / "annex", "but fer2013.csv (a link to ../objects/cd, which does not exist; fetch that file)")
 
 
 @pytest.mark.parametrize(
