@@ -30,6 +30,19 @@ METRICS = (
     "macro_f1",
 )
 
+#: What columns and axes call them; the first six are those of Table 5.1.
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "loss": "Loss (cross-entropy)",
+    "precision": "Precision (above 0.5)",
+    "recall": "Recall (above 0.5)",
+    "f1": "F1 (above 0.5)",
+    "auc": "AUC (pooled)",
+    "macro_precision": "Precision (macro)",
+    "macro_recall": "Recall (macro)",
+    "macro_f1": "F1 (macro)",
+}
+
 
 def precision_recall_f1(hits, predicted, actual):
     """Precision, recall and F1 from counts, with 0 where a denominator is 0, as in Keras.

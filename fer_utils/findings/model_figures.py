@@ -13,19 +13,8 @@ from fer_utils.constants import CLASSES, IMAGE_SIZE
 from fer_utils.errors import ConfigError
 from fer_utils.findings import diagrams
 from fer_utils.findings.figures import GREY, INK, STYLE, folded, model_style, publish
+from fer_utils.metrics import METRIC_NAMES
 
-#: What an axis is called, for each metric of ``history.csv``; the first six are those of Table 5.1.
-METRIC_NAMES = {
-    "accuracy": "Accuracy",
-    "loss": "Loss (cross-entropy)",
-    "precision": "Precision (above 0.5)",
-    "recall": "Recall (above 0.5)",
-    "f1": "F1 (above 0.5)",
-    "auc": "AUC (pooled)",
-    "macro_precision": "Precision (macro)",
-    "macro_recall": "Recall (macro)",
-    "macro_f1": "F1 (macro)",
-}
 #: Prefix of a column of ``history.csv``, dashes of the curve, and name in the legend, for each part of the data.
 PARTS = {
     "training": ("", "", "training"),

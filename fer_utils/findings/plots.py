@@ -17,7 +17,8 @@ from sklearn.metrics import auc, roc_curve
 from fer_utils.constants import CLASSES
 from fer_utils.findings import statistics
 from fer_utils.findings.figures import GREY, INK, class_style, model_style
-from fer_utils.findings.model_figures import METRIC_NAMES, curve_legend, draw_curves, tidy_curves
+from fer_utils.findings.model_figures import curve_legend, draw_curves, tidy_curves
+from fer_utils.metrics import METRIC_NAMES
 
 WIDTH, COLUMNS = 10.0, 4  # inches of the page, panels side by side
 

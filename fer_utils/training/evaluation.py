@@ -10,14 +10,14 @@ import pandas as pd
 from fer_utils import provenance
 from fer_utils.constants import CLASSES, PROBABILITY_COLUMNS
 from fer_utils.files import read_json, remove_unfinished, replacing, write_json, write_text
-from fer_utils.metrics import scores
+from fer_utils.metrics import METRIC_NAMES, scores
 from fer_utils.training import architecture as architectures
 from fer_utils.training import device
 from fer_utils.training.callbacks import score_parts
 
 #: Parts of the data, as the score table names them.
 PART_NAMES = {
-    "train": "training images",
+    "train": "Training images",
     "public": "PublicTest",
     "private": "PrivateTest",
     "test": "PublicTest + PrivateTest",
@@ -97,10 +97,9 @@ def score_table(best, last):
     for which, epoch in (("best", best), ("last", last)):
         for part, name in PART_NAMES.items():
             if part in epoch:
-                values = {k: v for k, v in epoch[part].items() if k not in ("n", "per_class")}
-                row = {"epoch": f"{which} ({epoch['epoch']})", "scored on": name, "images": epoch[part]["n"]}
-                rows.append(row | values)
-    return pd.DataFrame(rows).set_index(["epoch", "scored on"])
+                row = {"Epoch": f"{which} ({epoch['epoch']})", "Scored on": name, "Images": epoch[part]["n"]}
+                rows.append(row | {text: epoch[part][metric] for metric, text in METRIC_NAMES.items()})
+    return pd.DataFrame(rows).set_index(["Epoch", "Scored on"])
 
 
 def make_record(run, kept, architecture, evaluate_seconds):

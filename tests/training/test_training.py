@@ -19,6 +19,7 @@ import tensorflow as tf
 from planted import read_model
 from sklearn.metrics import accuracy_score
 
+from fer_utils import metrics
 from fer_utils.constants import PROBABILITY_COLUMNS
 from fer_utils.data import synthetic
 from fer_utils.errors import ConfigError
@@ -410,3 +411,19 @@ def test_impossible_parameters_are_named(tmp_path):
         run.begin(lacking)
     with pytest.raises(ConfigError, match="epochs is 0"):
         run.begin(namespace(epochs=0, out=str(tmp_path)))
+
+
+def test_the_score_table_has_names_that_people_read():
+    y_true, y_proba = np.arange(7), np.eye(7)
+    part = metrics.scores(y_true, y_proba)
+    table = evaluation.score_table({"epoch": 3, "train": part, "private": part}, {"epoch": 5, "private": part})
+    assert list(table.index) == [
+        ("best (3)", "Training images"),
+        ("best (3)", "PrivateTest"),
+        ("last (5)", "PrivateTest"),
+    ]
+    assert (
+        list(table.columns[:3]) == ["Images", "Accuracy", "Loss (cross-entropy)"] and table.columns[-1] == "F1 (macro)"
+    )
+    assert len(table.columns) == 1 + len(metrics.METRICS) and (table["Images"] == 7).all()
+    assert (table["Recall (above 0.5)"] == 1).all() and (table["Loss (cross-entropy)"] < 1e-6).all()
