@@ -17,6 +17,13 @@ def interval(value, low, high):
     return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low == low else "")
 
 
+def p_value(p):
+    """``1.6e-16``; ``< 1e-300`` where a float holds no more of it, an en dash for NaN."""
+    if p != p:
+        return "–"
+    return f"{p:.2g}" if p >= 1e-300 else "< 1e-300"
+
+
 def tested_on(results):
     """Say what trainings were tested on, so that a part of the test images is not taken for all of them.
 

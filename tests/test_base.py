@@ -37,3 +37,7 @@ def test_a_notebook_shows_an_error_of_ours_as_its_message(tmp_path, monkeypatch)
     shell.run_cell("from fer_utils.errors import DataError\nraise DataError('photo.jpg: no image')")
     shell.run_cell("1 / 0")
     assert shown[0] == ["DataError: photo.jpg: no image"] and "Traceback" in "\n".join(shown[1])
+
+
+def test_p_values_that_a_float_cannot_hold():
+    assert [words.p_value(p) for p in (0.05, 1.63e-16, 0.0, float("nan"))] == ["0.05", "1.6e-16", "< 1e-300", "–"]

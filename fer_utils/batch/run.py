@@ -26,7 +26,7 @@ from fer_utils.files import SILENCE, remove_unfinished, write_json
 from fer_utils.findings import comparisons
 from fer_utils.findings.results import read_object, read_run
 from fer_utils.paths import project_root
-from fer_utils.words import duration, listed
+from fer_utils.words import duration, listed, p_value
 
 
 def hold(out, on_cluster=False):
@@ -162,7 +162,7 @@ def compare(arguments):
         raise ConfigError("{} and {}: no model is in both ({}; {})".format(options.run, options.other, *models))
     table, scored = comparisons.side_by_side(paired), comparisons.score(paired)
     table["b"] = table["b"].where(table["differs"] != "", "the same")
-    shown = scored.assign(p=scored["p"].map("{:.2g}".format)).round(4).astype(str).replace("nan", "–")
+    shown = scored.assign(p=scored["p"].map(p_value)).round(4).astype(str).replace("nan", "–")
     shown.columns = [name.replace("_", " ").replace("difference", "a - b") for name in shown]
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     for rows in (table.drop(columns="recorded"), shown):
