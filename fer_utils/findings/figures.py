@@ -34,7 +34,7 @@ HATCHES = ("", "//", "\\\\", "xx", "--", "||", "++", "////", "----", "+")
 INK, GREY = "#333333", "#707070"
 
 #: A notebook shows photographs, and what has more bytes than this as SVG, as WebP: the report opens and scrolls faster.
-LARGEST_SVG = 300_000
+LARGEST_SVG = 90_000
 PNG_DPI = 130
 
 #: Inches across a figure on a phone; the report's style has the same width of the screen.
@@ -154,19 +154,22 @@ def webp(png, colours=None):
 
 
 def stacked(figure):
-    """Draw a figure again with its panels below each other, as on a phone; return WebP bytes.
+    """Draw a figure again as narrow as a phone, its panels below each other; return WebP bytes.
 
-    It changes the figure. None if no panels stand side by side, or some have no axes, as photographs.
+    It changes the figure. None if it is narrow already, or some panels have no axes, as photographs.
     """
     panels = [ax for ax in figure.axes if ax.get_subplotspec()]
-    if len({ax.get_gridspec() for ax in panels}) != 1 or panels[0].get_gridspec().ncols == 1:
+    if len({ax.get_gridspec() for ax in panels}) != 1 or figure.get_figwidth() <= NARROW:
+        return None
+    if len(panels) > 1 and panels[0].get_gridspec().ncols == 1:
         return None
     if not all(ax.axison for ax in panels):
         return None
     shapes = []
     for ax in panels:
         width, height = ax.get_position().bounds[2:] * figure.get_size_inches()
-        shapes.append(height / width if ax.get_aspect() != "auto" else min(height / width, 0.65))
+        least = 0.6 if len(panels) == 1 else 0
+        shapes.append(height / width if ax.get_aspect() != "auto" else min(max(height / width, least), 0.65))
         # What stood at the left and below of all is said at each.
         row = [other for other in panels if other.get_subplotspec().rowspan == ax.get_subplotspec().rowspan]
         named = {"ylabel": [other.get_ylabel() for other in row], "xlabel": [other.get_xlabel() for other in panels]}

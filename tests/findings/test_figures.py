@@ -83,8 +83,18 @@ def test_panels_stand_below_each_other_on_a_phone_each_with_its_labels(tmp_path)
     assert len(legend.get_texts()) == 3 and legend.get_window_extent().width <= figure.bbox.width
 
 
-def test_one_panel_and_photographs_are_not_drawn_again(tmp_path):
-    assert figures.stacked(drawing()) is None
+def test_one_wide_panel_is_drawn_narrow_with_its_legend_in_lines():
+    figure = drawing()
+    figure.set_size_inches(9, 4)
+    figure.legend(handles=[Line2D([], [], label=f"{n}: a label that is rather long") for n in range(3)], ncols=3)
+    narrow = Image.open(io.BytesIO(figures.stacked(figure)))
+    assert narrow.width == round(figures.NARROW * figures.PNG_DPI) and 0.5 < narrow.height / narrow.width < 1
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width <= figure.bbox.width
+    assert figures.stacked(figure) is None  # it is narrow now
+
+
+def test_photographs_are_not_drawn_again():
     photographs = Figure()
     for ax in photographs.subplots(1, 2):
         ax.set_axis_off()
