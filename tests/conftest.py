@@ -21,6 +21,13 @@ FER2013_DATA = os.environ.get("FER2013_DATA")
 EMOTION_CODE = {"angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surprise": 5, "neutral": 6}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One worker more than cores, since tests wait for processes; eight at most, since each may hold a TensorFlow."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores + 1, 8)
+
+
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no worker is left alone with one at the end."""
     names = "workflow training claims published notebooks identity benchmark processes fast_layers findings diagrams"

@@ -180,7 +180,9 @@ def take_opening(parts):
     """Take the first screen out of the part that holds it, with a copy of its figure; empty if it was not made."""
     soups = [part.soup for part in parts if part.soup]
     opening = next((found.extract() for soup in soups if (found := soup.select_one(".page-opening"))), None)
-    image = next((image for soup in soups for image in soup.select(f"#{FIGURE} img")), None)
+    # A picture holds the image, and the same one for a phone.
+    images = [soup.select_one(f"#{FIGURE} {name}") for name in ("picture", "img") for soup in soups]
+    image = next(filter(None, images), None)
     if opening and image and opening.details:
         figure = BeautifulSoup(f'<figure class="page-figure"><a href="#{FIGURE}">{image}</a></figure>', "html.parser")
         opening.details.insert_before(figure)

@@ -6,6 +6,7 @@ import html
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote_to_bytes
 
 import nbformat
@@ -225,6 +226,17 @@ def test_what_trainings_say_in_the_same_words_stands_once(tmp_path):
     assert "Adam" in text_of(first) and "Adam" not in text_of(second)
     link = second.find(id="resnet50-seed-0--Optimizer").find_next("a", string="VGG-16, seed 0")
     assert link["href"] == "#vgg16-seed-0"
+
+
+@pytest.mark.parametrize("tag", ["picture", "img"])
+def test_the_opening_shows_the_figure_as_the_page_does(tag):
+    """With its drawing for a phone, where it has one."""
+    image = '<img alt="bars" src="data:,wide">'
+    if tag == "picture":
+        image = f'<picture><source media="(max-width: 34rem)" srcset="data:,narrow">{image}</picture>'
+    markup = f'<section class="page-opening"><details>more</details></section><figure id="fig-5-1">{image}</figure>'
+    opening = report.take_opening([SimpleNamespace(soup=BeautifulSoup(markup, "html.parser"))])
+    assert f'<a href="#fig-5-1">{BeautifulSoup(image, "html.parser")}</a>' in opening
 
 
 def test_figures_and_tables_carry_their_data_and_headings_a_link_to_themselves(tmp_path):
