@@ -14,7 +14,7 @@ from fer_utils.constants import CLASSES, USAGES
 from fer_utils.errors import ResultsError
 from fer_utils.findings import comparisons
 from fer_utils.findings.results import command
-from fer_utils.words import listed, plural, scored_each_epoch
+from fer_utils.words import STARTS, listed, plural, scored_each_epoch
 
 #: Trainings that differ in the initial weights only, pretrained first (claim S08).
 PRETRAINED_PAIRS = (("resnet50", "resnet50_scratch"), ("mobilenet_v3", "mobilenet_v3_scratch"))
@@ -243,10 +243,9 @@ def pairs(run, wanted, pretrained=False):
         sides = [first.get(name) for name in names]
         if pretrained and sides[0] and not sides[0].pretrained:
             weights = sides[0].record["weights"]
-            start = "random values" if weights["used"] == "none" else "the weights of a file"
             why = "; ImageNet weights were unavailable" if weights["requested"] == "imagenet" else ""
             sentences.append(
-                f"{sides[0].label} started from {start} in this run{why}. So it shows nothing about pretraining. To "
+                f"{sides[0].label} started from {STARTS[weights['used']]} in this run{why}. So it shows nothing about pretraining. To "
                 f"train it again, with access to Keras's weights, delete {names[0]} in the run folder first."
             )
             commands.append(command(run, [names[1]], weights=None))

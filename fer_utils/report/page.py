@@ -114,8 +114,10 @@ def convert(part, folders, told):
         notebook = nbformat.read(part.notebook, as_version=4)
         executed = notebook.metadata.get("papermill", {})
         source = Path(executed.get("input_path") or "")
-        out = Path((executed.get("parameters") or {}).get("out") or "")
-        folders |= {path.parent: "" for path in (source.parent, out) if path.is_absolute()}
+        parameters = executed.get("parameters") or {}
+        # A published set's plan does not name the data any more; the notebook that trained does.
+        paths = (source.parent, *(Path(parameters.get(name) or "") for name in ("out", "data")))
+        folders |= {path.parent: "" for path in paths if path.is_absolute()}
         for cell in notebook.cells:
             cell.source = hide_folders(cell.source, folders)  # here, because colours split a path in the middle
         part.source = source.name

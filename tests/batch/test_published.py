@@ -5,9 +5,11 @@ import re
 import shutil
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from nbformat import v4
 from planted import change_plan, edit_json, plant_run, planted_record, read_model
 from sklearn.metrics import accuracy_score
 
@@ -50,6 +52,9 @@ def plant(folder):
     (folder / "figures" / "fig-3.2-class-distribution.csv").write_text("class,n\nhappy,7\n")
     (folder / "figures" / "fig-9.9-of-an-earlier-run.csv").write_text("a\n1\n")
     (folder / "resnet50" / "seed-0" / "model.keras").write_bytes(b"planted weights")
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(f'data = "{SECRET}/fer2013.zip"')])
+    notebook.metadata["papermill"] = {"parameters": {"data": f"{SECRET}/fer2013.zip"}}
+    nbformat.write(notebook, folder / "resnet50" / "seed-0" / "notebook.ipynb")
     return folder
 
 
@@ -256,3 +261,14 @@ def test_the_table_of_the_readme_is_that_of_figures():
     text = Path(project_root() / "README.md").read_text(encoding="utf-8")
     assert text.count(begin) == text.count(end) == 1
     assert text.partition(begin)[2].partition(end)[0].strip("\n") == published.readme_block(FIGURES).strip("\n")
+
+
+def test_no_path_of_the_machine_that_trained_is_published():
+    """Only the places that every system has may be named."""
+    path = re.compile(rb"(?<![\w.:/~-])/(?:home|root|work|tmp|Users|mnt|data)/[\w./-]+")
+    found = {
+        p.name: path.findall(p.read_bytes())
+        for p in FIGURES.rglob("*")
+        if p.suffix in (".html", ".json", ".csv", ".md")
+    }
+    assert not {name: paths for name, paths in found.items() if paths}

@@ -325,6 +325,16 @@ def test_folders_of_the_machine_are_not_told(tmp_path):
     assert "results/run/a.txt" not in text and "run/a.txt notebooks/b.ipynb" in text
 
 
+def test_the_folder_of_the_data_is_not_told_where_the_plan_does_not_name_it(tmp_path):
+    """As in a published set: the notebook alone knows where the data were."""
+    out = plant(tmp_path / "run", models=())
+    notebook = v4.new_notebook(cells=[code('data = "/secret/place/fer2013.zip"', stream("read"))])
+    notebook.metadata["papermill"] = {"parameters": {"data": "/secret/place/fer2013.zip", "out": "run"}}
+    nbformat.write(notebook, out / "findings" / "notebook.ipynb")
+    page = str(build(out))
+    assert "secret" not in page and "fer2013.zip" in page
+
+
 def test_tables_scroll_and_say_what_their_headers_head(tmp_path):
     frame = pd.DataFrame({"accuracy": [0.5], "name": ["<b>"]}, index=["vgg16"])
     write_notebook(tmp_path / "findings" / "notebook.ipynb", code("t", shown(frame._repr_html_())))
