@@ -245,8 +245,9 @@ def pairs(run, wanted, pretrained=False):
             weights = sides[0].record["weights"]
             why = "; ImageNet weights were unavailable" if weights["requested"] == "imagenet" else ""
             sentences.append(
-                f"{sides[0].label} started from {STARTS[weights['used']]} in this run{why}. So it shows nothing about pretraining. To "
-                f"train it again, with access to Keras's weights, delete {names[0]} in the run folder first."
+                f"{sides[0].label} started from {STARTS[weights['used']]} in this run{why}. So it shows nothing about "
+                f"pretraining. To train it again, with access to Keras's weights, delete {names[0]} in the run folder "
+                "first."
             )
             commands.append(command(run, [names[1]], weights=None))
         elif not all(sides):
